@@ -1,0 +1,112 @@
+"""Every error msgtrace raises on purpose. The split answers: may the sender resend?
+
+MsgtraceError
+├── RequestError            no, the request itself is wrong
+│   ├── MalformedRequest        the bytes do not decode
+│   ├── RequestTooLarge         over the size limit, before or after inflating
+│   ├── UnsupportedMediaType    a Content-Type that the receiver does not read
+│   ├── UnsupportedCompression  a Content-Encoding that the receiver does not read
+│   ├── InvalidParameter        a query parameter or id, named
+│   └── TraceNotFound           no such trace
+├── Unavailable             yes, after `retry_after_s`
+│   ├── Overloaded              the queue is full
+│   ├── StorageUnavailable      the database is busy, restarting or gone
+│   └── QueryTimeout            a read ran longer than its limit
+├── StorageError            no, and it is our fault
+└── ConfigError             raised before the first port opens; the operator acts
+    ├── InvalidSetting          a setting that cannot be used, named
+    ├── PortUnavailable         a port that cannot be bound
+    ├── DatabaseUnusable        a database that cannot be opened as it is
+    └── SchemaMismatch          migrations pending, changed, or newer than this program
+"""
+
+from __future__ import annotations
+
+
+class MsgtraceError(Exception):
+    """Root of all errors raised on purpose; its text is one clear sentence for the person who reads it."""
+
+
+class RequestError(MsgtraceError):
+    """The request cannot succeed as it is; resending it is useless."""
+
+
+class MalformedRequest(RequestError):
+    """The bytes are not what their Content-Type says."""
+
+
+class RequestTooLarge(RequestError):
+    """The request is over a size limit."""
+
+
+class UnsupportedMediaType(RequestError):
+    """The Content-Type is missing or not one that the receiver reads."""
+
+
+class UnsupportedCompression(RequestError):
+    """The Content-Encoding is not one that the receiver reads."""
+
+
+class InvalidParameter(RequestError):
+    """A parameter of a query cannot be used. `name` is the parameter as the client spelled it."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.name = name
+
+
+class TraceNotFound(RequestError):
+    """No span of the trace is stored. `trace_id` is lowercase hex."""
+
+    def __init__(self, trace_id: str) -> None:
+        super().__init__(f"trace {trace_id} not found")
+        self.trace_id = trace_id
+
+
+class Unavailable(MsgtraceError):
+    """Nothing was stored; the same request may succeed after `retry_after_s`.
+
+    One second: SDKs give an export 10 s in all and drop the batch when told to wait longer than they have left.
+    """
+
+    retry_after_s = 1
+
+
+class Overloaded(Unavailable):
+    """The queue of decoded spans is full."""
+
+
+class StorageUnavailable(Unavailable):
+    """The database does not answer or does not accept writes now."""
+
+
+class QueryTimeout(Unavailable):
+    """A read was ended at its time limit."""
+
+
+class StorageError(MsgtraceError):
+    """The database refused for a reason that a retry does not change."""
+
+
+class ConfigError(MsgtraceError):
+    """The program cannot start as it is configured."""
+
+
+class InvalidSetting(ConfigError):
+    """A setting has a value that cannot be used. `name` is the environment variable."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.name = name
+
+
+class PortUnavailable(ConfigError):
+    """A port cannot be bound."""
+
+
+class DatabaseUnusable(ConfigError):
+    """The database cannot be opened, and waiting will not help."""
+
+
+class SchemaMismatch(ConfigError):
+    """The database schema and this program do not belong together."""

@@ -1,0 +1,159 @@
+"""What the decoder hands to storage: rows in table order, and what they add to their traces.
+
+`SpanBatch` is the boundary behind which a faster decoder may replace the Python one. Nothing here knows a wire format or a database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from msgtrace.model.genai import GenAiFacts
+from msgtrace.model.span import STATUS_ERROR, Row, SpanId, TenantId, TraceId
+
+TraceKey = tuple[TenantId, TraceId]
+
+RootRank = tuple[bool, int, SpanId]
+"""(has a parent, start, span id); the smallest of a trace is its root, or its best stand-in until the root arrives."""
+
+Ranked = tuple[int, str]
+"""(start of the span that said so, value); the smallest wins, so that the order of arrival does not matter."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TraceDelta:
+    """What some spans add to the summary of their trace.
+
+    Merging is commutative and associative: any order of arrival ends in the same summary. Counts and sums assume that each span is
+    merged once; storage sees to that.
+    """
+
+    start_time_ns: int
+    end_time_ns: int
+    root: RootRank
+    root_name: str
+    root_service_name: str
+    span_count: int = 0
+    error_count: int = 0
+    services: set[str] = field(default_factory=set)
+    workflow: Ranked | None = None
+    session: Ranked | None = None
+    user: Ranked | None = None
+    models: set[str] = field(default_factory=set)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+
+    def merged_with(self, other: TraceDelta) -> TraceDelta:
+        """What both add together; `other` must be of the same trace and speak of other spans."""
+        first = min(self, other, key=lambda delta: delta.root)
+        return TraceDelta(
+            start_time_ns=min(self.start_time_ns, other.start_time_ns),
+            end_time_ns=max(self.end_time_ns, other.end_time_ns),
+            root=first.root,
+            root_name=first.root_name,
+            root_service_name=first.root_service_name,
+            span_count=self.span_count + other.span_count,
+            error_count=self.error_count + other.error_count,
+            services=self.services | other.services,
+            workflow=_first(self.workflow, other.workflow),
+            session=_first(self.session, other.session),
+            user=_first(self.user, other.user),
+            models=self.models | other.models,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cost=self.cost + other.cost,
+        )
+
+    def add_genai(self, facts: GenAiFacts, start_time_ns: int) -> None:
+        """Add what one span says about models, tokens, cost and who ran it."""
+        if facts.model is not None:
+            self.models.add(facts.model)
+        self.input_tokens += facts.input_tokens
+        self.output_tokens += facts.output_tokens
+        self.cost += facts.cost
+        if facts.workflow_name is not None:
+            self.workflow = _first(self.workflow, (start_time_ns, facts.workflow_name))
+        if facts.session_id is not None:
+            self.session = _first(self.session, (start_time_ns, facts.session_id))
+        if facts.user_id is not None:
+            self.user = _first(self.user, (start_time_ns, facts.user_id))
+
+
+@dataclass(slots=True, kw_only=True)
+class SpanBatch:
+    """The spans of one export request, ready to be written.
+
+    spans: rows in SPAN_COLUMNS order. resources, scopes: rows by content hash, in RESOURCE_COLUMNS and SCOPE_COLUMNS order.
+    genai: facts by index into `spans`, only for spans that state any. traces: the sum of `spans` by trace.
+    rejected_spans were left out, for the reasons in `rejection_message` (no span contents in it).
+    body_bytes: size of the request, the measure of queue limits.
+    """
+
+    spans: list[Row] = field(default_factory=list)
+    resources: dict[int, Row] = field(default_factory=dict)
+    scopes: dict[int, Row] = field(default_factory=dict)
+    genai: dict[int, GenAiFacts] = field(default_factory=dict)
+    traces: dict[TraceKey, TraceDelta] = field(default_factory=dict)
+    rejected_spans: int = 0
+    rejection_message: str = ""
+    body_bytes: int = 0
+
+
+def summarize(spans: Iterable[Row], genai: dict[int, GenAiFacts]) -> dict[TraceKey, TraceDelta]:
+    """Sum rows (SPAN_COLUMNS order) by trace. `genai` maps a row's position to its facts.
+
+    A trace ends where its last span ends or, lacking an end, starts; so no trace has a negative duration.
+    """
+    traces: dict[TraceKey, TraceDelta] = {}
+    for index, row in enumerate(spans):
+        tenant_id, trace_id, span_id, parent_id, start_ns, end_ns, _, _, _, status, _, _, _, _, service, name = row[:16]
+        key = (tenant_id, trace_id)
+        delta = traces.get(key)
+        if delta is None:
+            delta = traces[key] = TraceDelta(
+                start_time_ns=start_ns,
+                end_time_ns=end_ns if end_ns > start_ns else start_ns,
+                root=(parent_id is not None, start_ns, span_id),
+                root_name=name,
+                root_service_name=service,
+            )
+        else:
+            _extend(delta, span_id, parent_id, start_ns, end_ns, service, name)
+        delta.span_count += 1
+        if status == STATUS_ERROR:
+            delta.error_count += 1
+        delta.services.add(service)
+        if index in genai:
+            delta.add_genai(genai[index], start_ns)
+    return traces
+
+
+def merge_traces(batches: Iterable[SpanBatch]) -> dict[TraceKey, TraceDelta]:
+    """The traces of several batches summed up; the batches themselves stay as they are."""
+    merged: dict[TraceKey, TraceDelta] = {}
+    for batch in batches:
+        for key, delta in batch.traces.items():
+            known = merged.get(key)
+            merged[key] = delta if known is None else known.merged_with(delta)
+    return merged
+
+
+def _extend(
+    delta: TraceDelta, span_id: SpanId, parent_id: SpanId | None, start_ns: int, end_ns: int, service: str, name: str
+) -> None:
+    if start_ns < delta.start_time_ns:
+        delta.start_time_ns = start_ns
+    if end_ns > delta.end_time_ns:
+        delta.end_time_ns = end_ns
+    elif start_ns > delta.end_time_ns:
+        delta.end_time_ns = start_ns
+    has_parent = parent_id is not None
+    if has_parent <= delta.root[0] and (rank := (has_parent, start_ns, span_id)) < delta.root:
+        delta.root, delta.root_name, delta.root_service_name = rank, name, service
+
+
+def _first(one: Ranked | None, other: Ranked | None) -> Ranked | None:
+    if one is None or other is None:
+        return one or other
+    return min(one, other)

@@ -1,0 +1,143 @@
+"""OTLP attribute values as JSON text and back, without loss.
+
+Strings, booleans, arrays and maps are JSON's own. An integer has neither fraction nor exponent, a double has one of them. What
+JSON cannot say is a map with one key that begins with "$":
+{"$bytes": base64}, {"$int": decimal text} beyond ±(2**53 - 1), {"$double": "NaN" | "Infinity" | "-Infinity"}, {"$strindex": n},
+{"$map": [[key, value], ...]} for a map with repeated keys, a key by string index, or a single key that begins with "$".
+An unset value is null. Source: opentelemetry-proto common.proto, AnyValue and KeyValue.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
+
+from msgtrace.model.span import JsonText
+from msgtrace.model.text import escape_json, unescape_json
+
+EMPTY_MAP = JsonText("{}")
+EMPTY_LIST = JsonText("[]")
+
+# JavaScript's largest exact integer: readers there would silently round anything beyond.
+MAX_PLAIN_INT = 2**53 - 1
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+def plain_map(pairs: Sequence[KeyValue]) -> dict[str, Any]:
+    """Attributes as values that `to_json` takes: plain Python ones, tagged maps where needed."""
+    plain: dict[str, Any] = {}
+    for pair in pairs:
+        value = pair.value
+        # The string case first and without WhichOneof: it is most of all traffic.
+        plain[pair.key] = value.string_value or plain_value(value)
+    if len(plain) != len(pairs) or "" in plain or (len(plain) == 1 and next(iter(plain))[0] == "$"):
+        return _exact_map(pairs, plain)
+    return plain
+
+
+def plain_value(value: AnyValue) -> Any:
+    """One value as `to_json` takes it."""
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    content = getattr(value, kind)
+    tag = _TAGGED.get(kind)
+    return content if tag is None else tag(content)
+
+
+def to_json(plain: Any) -> JsonText:
+    """The JSON text of a plain value, escaped for storage (`model.text`)."""
+    return JsonText(escape_json(_encode(plain).decode()))
+
+
+def attributes_to_json(pairs: Sequence[KeyValue]) -> JsonText:
+    """Attributes as the text that is stored."""
+    return to_json(plain_map(pairs)) if pairs else EMPTY_MAP
+
+
+def attributes_from_json(stored: str) -> list[KeyValue]:
+    """The attributes whose `attributes_to_json` is `stored`."""
+    return _pairs(_decode(unescape_json(stored)))
+
+
+def value_from_plain(plain: Any) -> AnyValue:
+    """The inverse of `plain_value`."""
+    match plain:
+        case None:
+            return AnyValue()
+        case str():
+            return AnyValue(string_value=plain)
+        case bool():
+            return AnyValue(bool_value=plain)
+        case int():
+            return AnyValue(int_value=plain)
+        case float():
+            return AnyValue(double_value=plain)
+        case list():
+            return AnyValue(array_value=ArrayValue(values=[value_from_plain(each) for each in plain]))
+        case dict():
+            return _value_from_map(plain)
+    raise TypeError(f"not a JSON value: {type(plain).__name__}")
+
+
+def _exact_map(pairs: Sequence[KeyValue], plain: dict[str, Any]) -> dict[str, Any]:
+    has_index = any(pair.key_strindex for pair in pairs)
+    if not has_index and len(plain) == len(pairs) and next(iter(plain))[:1] != "$":
+        return plain
+    return {"$map": [[_plain_key(pair), plain_value(pair.value)] for pair in pairs]}
+
+
+def _plain_key(pair: KeyValue) -> Any:
+    return {"$strindex": pair.key_strindex} if pair.key_strindex else pair.key
+
+
+def _plain_int(number: int) -> Any:
+    return number if -MAX_PLAIN_INT <= number <= MAX_PLAIN_INT else {"$int": str(number)}
+
+
+def _plain_double(number: float) -> Any:
+    if number - number == 0.0:
+        return number
+    word = "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"  # noqa: PLR0124 - NaN is what differs from itself
+    return {"$double": word}
+
+
+_TAGGED: dict[str, Any] = {
+    "int_value": _plain_int,
+    "double_value": _plain_double,
+    "bytes_value": lambda content: {"$bytes": base64.b64encode(content).decode()},
+    "array_value": lambda array: [each.string_value or plain_value(each) for each in array.values],
+    "kvlist_value": lambda kvlist: plain_map(kvlist.values),
+    "string_value_strindex": lambda index: {"$strindex": index},
+}
+
+
+def _value_from_map(plain: dict[str, Any]) -> AnyValue:
+    if len(plain) == 1:
+        match plain:
+            case {"$bytes": text}:
+                return AnyValue(bytes_value=base64.b64decode(text))
+            case {"$int": text}:
+                return AnyValue(int_value=int(text))
+            case {"$double": word}:
+                return AnyValue(double_value=float(word))
+            case {"$strindex": index}:
+                return AnyValue(string_value_strindex=index)
+    return AnyValue(kvlist_value=KeyValueList(values=_pairs(plain)))
+
+
+def _pairs(plain: dict[str, Any]) -> list[KeyValue]:
+    items = plain["$map"] if plain.keys() == {"$map"} else plain.items()
+    return [_pair(key, value) for key, value in items]
+
+
+def _pair(key: str | dict[str, int], value: Any) -> KeyValue:
+    if isinstance(key, dict):
+        return KeyValue(key_strindex=key["$strindex"], value=value_from_plain(value))
+    return KeyValue(key=key, value=value_from_plain(value))

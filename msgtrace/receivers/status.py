@@ -1,0 +1,60 @@
+"""The one table from errors to answers, for both wires. It answers the sender's question: may I resend?
+
+Source: opentelemetry-proto docs/specification.md "Failures", "Retryable Response Codes".
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import grpc
+
+from msgtrace.errors import (
+    MsgtraceError,
+    RequestError,
+    RequestTooLarge,
+    StorageError,
+    Unavailable,
+    UnsupportedCompression,
+    UnsupportedMediaType,
+)
+
+logger = logging.getLogger(__name__)
+
+_CODES: dict[type[Exception], tuple[grpc.StatusCode, int]] = {
+    RequestError: (grpc.StatusCode.INVALID_ARGUMENT, 400),
+    # Final for senders, because no RetryInfo comes with it.
+    RequestTooLarge: (grpc.StatusCode.RESOURCE_EXHAUSTED, 413),
+    UnsupportedMediaType: (grpc.StatusCode.INVALID_ARGUMENT, 415),
+    UnsupportedCompression: (grpc.StatusCode.UNIMPLEMENTED, 415),
+    Unavailable: (grpc.StatusCode.UNAVAILABLE, 503),
+    StorageError: (grpc.StatusCode.INTERNAL, 500),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a sender gets to hear of an error. `retry_after_s` is set only if a retry may help."""
+
+    grpc_code: grpc.StatusCode
+    http_status: int
+    message: str
+    retry_after_s: int | None
+
+    @property
+    def code_number(self) -> int:
+        """The code as google.rpc.Status carries it."""
+        number: int = self.grpc_code.value[0]
+        return number
+
+
+def answer_for(error: Exception) -> Answer:
+    """The nearest class in the error's ancestry decides. Anything not raised on purpose is INTERNAL/500, logged, and kept to ourselves."""
+    for ancestor in type(error).__mro__:
+        if ancestor in _CODES:
+            retry_after_s = error.retry_after_s if isinstance(error, Unavailable) else None
+            return Answer(*_CODES[ancestor], str(error), retry_after_s)
+    if not isinstance(error, MsgtraceError):
+        logger.error("export_failed", exc_info=error)
+    return Answer(grpc.StatusCode.INTERNAL, 500, "internal error", None)

@@ -1,0 +1,54 @@
+"""Open the backend that a database URL names. The only module that knows which backends there are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from msgtrace.errors import InvalidSetting
+from msgtrace.settings import Settings, mask_password
+from msgtrace.storage.protocol import Storage
+
+_SQLITE_SCHEMES = ("sqlite",)
+_POSTGRES_SCHEMES = ("postgresql", "postgres")
+
+
+@asynccontextmanager
+async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
+    """The storage of `settings.database_url`, reachable and with the schema this program needs.
+
+    Waits up to `connect_timeout_s` for a database that is not there yet. Migrates unless `auto_migrate` is off.
+    Raises InvalidSetting for an unknown URL scheme, DatabaseUnusable or SchemaMismatch for a database that will not do.
+    """
+    if _scheme(settings) in _SQLITE_SCHEMES:
+        from msgtrace.storage.sqlite.backend import SqliteStorage  # noqa: PLC0415 - loads one backend only
+
+        async with SqliteStorage.open(settings) as sqlite:
+            yield sqlite
+    else:
+        from msgtrace.storage.postgres.backend import PostgresStorage  # noqa: PLC0415 - loads one backend only
+
+        async with PostgresStorage.open(settings) as postgres:
+            yield postgres
+
+
+async def migrate_database(settings: Settings) -> list[str]:
+    """Apply what is pending; return the names of the applied migrations. Raises as `open_storage` does."""
+    if _scheme(settings) in _SQLITE_SCHEMES:
+        from msgtrace.storage.sqlite.schema import migrate_sqlite  # noqa: PLC0415 - loads one backend only
+
+        return await migrate_sqlite(settings)
+    from msgtrace.storage.postgres.schema import migrate_postgres  # noqa: PLC0415 - loads one backend only
+
+    return await migrate_postgres(settings)
+
+
+def _scheme(settings: Settings) -> str:
+    scheme = urlsplit(settings.database_url).scheme
+    if scheme not in _SQLITE_SCHEMES + _POSTGRES_SCHEMES:
+        raise InvalidSetting(
+            "MSGTRACE_DATABASE_URL",
+            f"must begin with sqlite:/// or postgresql://, not {mask_password(settings.database_url)!r}",
+        )
+    return scheme

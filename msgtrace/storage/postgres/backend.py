@@ -1,0 +1,107 @@
+"""PostgreSQL as a Storage."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Self
+
+from msgtrace.model.batch import SpanBatch
+from msgtrace.model.search import TraceFilter
+from msgtrace.model.span import TenantId, TraceId
+from msgtrace.settings import Settings, mask_password
+from msgtrace.storage.postgres.connection import WRITERS, Pool, open_pools
+from msgtrace.storage.postgres.errors import translated_errors
+from msgtrace.storage.postgres.partitions import DayPartitions
+from msgtrace.storage.postgres.reader import DIALECT, SnapshotReader
+from msgtrace.storage.postgres.schema import migrate_postgres, require_current
+from msgtrace.storage.postgres.writer import BatchWriter
+from msgtrace.storage.protocol import StorageStatus
+from msgtrace.storage.reader import SqlReader, delete_matching
+
+# The rows are locked before their spans are looked for: a writer that has written spans but not yet their summary waits here, and
+# its summary will then count exactly the spans that this deletion did not see.
+_LOCK_TRACES = """
+SELECT trace_id, start_time_ns, end_time_ns FROM traces
+WHERE tenant_id = $1 AND trace_id = ANY($2) ORDER BY trace_id FOR UPDATE
+"""
+
+_DELETE_SPANS = """
+DELETE FROM spans WHERE tenant_id = $1 AND trace_id = ANY($2) AND start_time_ns BETWEEN $3 AND $4
+"""
+
+_DELETE_TRACES = "DELETE FROM traces WHERE tenant_id = $1 AND trace_id = ANY($2)"
+
+_STATUS = """
+SELECT current_setting('server_version'), pg_database_size(current_database()),
+    (SELECT max(number) FROM schema_migrations),
+    (SELECT count(*) FROM traces), (SELECT coalesce(sum(span_count), 0)::bigint FROM traces)
+"""
+
+
+class PostgresStorage(SqlReader):
+    """See `storage.protocol.Storage`."""
+
+    writer_count = WRITERS
+
+    def __init__(self, url: str, writers: Pool, reader: SnapshotReader, batch_writer: BatchWriter) -> None:
+        super().__init__(reader.read, DIALECT, list)
+        self._url = url
+        self._writers = writers
+        self._reader = reader
+        self._batch_writer = batch_writer
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+        """The database of `settings.database_url` with the current schema and partitions for the days to come."""
+        if settings.auto_migrate:
+            await migrate_postgres(settings)
+        else:
+            await require_current(settings)
+        async with open_pools(settings) as (writers, readers):
+            partitions = DayPartitions(writers)
+            yield cls(settings.database_url, writers, SnapshotReader(readers), BatchWriter(writers, partitions))
+
+    async def write_spans(self, batches: Sequence[SpanBatch]) -> int:
+        """See SpanWriter."""
+        return await self._batch_writer.write(batches)
+
+    async def delete_trace(self, tenant_id: TenantId, trace_id: TraceId) -> bool:
+        """See StorageAdmin."""
+        return await self._delete(tenant_id, [trace_id]) == 1
+
+    async def delete_traces(self, tenant_id: TenantId, trace_filter: TraceFilter) -> int:
+        """See StorageAdmin."""
+        return await delete_matching(self, self._delete, tenant_id, trace_filter)
+
+    async def check(self) -> None:
+        """See StorageAdmin."""
+        await self._reader.read([("SELECT 1", ())])
+
+    async def get_status(self) -> StorageStatus:
+        """See StorageAdmin."""
+        [[row]] = await self._reader.read([(_STATUS, ())])
+        version, database_bytes, schema_version, trace_count, span_count = row
+        return StorageStatus(
+            backend="postgres",
+            url=mask_password(self._url),
+            server_version=f"PostgreSQL {version}",
+            schema_version=schema_version,
+            database_bytes=database_bytes,
+            trace_count=trace_count,
+            span_count=span_count,
+        )
+
+    async def _delete(self, tenant_id: TenantId, trace_ids: Sequence[TraceId]) -> int:
+        with translated_errors():
+            async with self._writers.acquire() as connection, connection.transaction():
+                locked = await connection.fetch(_LOCK_TRACES, tenant_id, trace_ids)
+                if not locked:
+                    return 0
+                first = min(row["start_time_ns"] for row in locked)
+                last = max(row["end_time_ns"] for row in locked)
+                found = [row["trace_id"] for row in locked]
+                await connection.execute(_DELETE_SPANS, tenant_id, found, first, last)
+                await connection.execute(_DELETE_TRACES, tenant_id, found)
+                return len(locked)

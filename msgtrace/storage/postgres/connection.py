@@ -1,0 +1,90 @@
+"""Pools of PostgreSQL connections: one to write, one to read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+import asyncpg
+
+from msgtrace.errors import DatabaseUnusable
+from msgtrace.settings import Settings, mask_password
+from msgtrace.storage.postgres.errors import is_retryable
+
+logger = logging.getLogger(__name__)
+
+WRITERS = 2
+READERS = 8
+
+WRITE_TIMEOUT_S = 30.0
+"""How long one statement of a write may take before the write counts as failed."""
+
+_RETRY_DELAY_S = 0.5
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+_NEVER_RIGHT = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.exceptions.ClientConfigurationError,
+    ValueError,
+)
+"""Waiting does not make these go away: wrong password or user, no such database, a malformed URL."""
+
+
+@contextlib.asynccontextmanager
+async def open_pools(settings: Settings) -> AsyncIterator[tuple[Pool, Pool]]:
+    """A pool to write and a pool to read; connections are made when first needed."""
+    async with (
+        _pool(settings, max_size=WRITERS, command_timeout=WRITE_TIMEOUT_S) as writers,
+        _pool(
+            settings,
+            max_size=READERS,
+            command_timeout=settings.query_timeout_s + 5,
+            server_settings={"statement_timeout": str(round(settings.query_timeout_s * 1000))},
+        ) as readers,
+    ):
+        yield writers, readers
+
+
+async def wait_until_reachable(settings: Settings) -> None:
+    """Return once the database accepts a connection.
+
+    Raises DatabaseUnusable after `connect_timeout_s`, or at once if waiting cannot help.
+    """
+    deadline = time.monotonic() + settings.connect_timeout_s
+    url = mask_password(settings.database_url)
+    while True:
+        try:
+            connection = await asyncpg.connect(settings.database_url, timeout=5)
+        except _NEVER_RIGHT as error:
+            raise DatabaseUnusable(f"cannot use {url}: {error}") from error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            if not is_retryable(error) or time.monotonic() >= deadline:
+                raise DatabaseUnusable(
+                    f"cannot reach {url} within {settings.connect_timeout_s:g} s: {error or type(error).__name__}"
+                ) from error
+            logger.warning("database_unreachable", extra={"url": url, "reason": str(error) or type(error).__name__})
+            await asyncio.sleep(_RETRY_DELAY_S)
+        else:
+            await connection.close()
+            return
+
+
+def _pool(
+    settings: Settings, *, max_size: int, command_timeout: float, server_settings: dict[str, str] | None = None
+) -> Pool:
+    return asyncpg.create_pool(
+        settings.database_url,
+        min_size=0,
+        max_size=max_size,
+        command_timeout=command_timeout,
+        timeout=5,
+        # An acknowledged span is on disk, whatever the server's default is.
+        server_settings={"application_name": "msgtrace", "synchronous_commit": "on"} | (server_settings or {}),
+    )

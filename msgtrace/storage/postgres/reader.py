@@ -1,0 +1,64 @@
+"""How PostgreSQL reads: its dialect, and a snapshot for each read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import count
+
+from msgtrace.model.span import Row
+from msgtrace.storage.postgres.connection import Pool
+from msgtrace.storage.postgres.errors import translated_errors
+from msgtrace.storage.reader import Statement
+from msgtrace.storage.search import Condition, Dialect
+
+_ATTRIBUTE = """CASE json_typeof({0}.attributes -> ?)
+    WHEN 'string' THEN {0}.attributes ->> ? = ?
+    WHEN 'boolean' THEN {0}.attributes ->> ? = ?
+    WHEN 'number' THEN ({0}.attributes ->> ?)::double precision = ?::double precision
+    ELSE false
+END"""
+
+
+def _attribute(key: str, value: str, number: float | None) -> Condition:
+    on_resource = (
+        "EXISTS (SELECT 1 FROM resources r WHERE r.tenant_id = s.tenant_id"
+        f" AND r.resource_id = s.resource_id AND {_ATTRIBUTE.format('r')})"
+    )
+    values = (key, key, value, key, value, key, number)
+    return f"({_ATTRIBUTE.format('s')} OR {on_resource})", values * 2
+
+
+DIALECT = Dialect(
+    service_name="t.services @> ARRAY[?::text]",
+    model="t.models @> ARRAY[?::text]",
+    attribute=_attribute,
+    text="(s.name ILIKE ? OR s.status_message ILIKE ? OR s.attributes::text ILIKE ?)",
+)
+
+
+class SnapshotReader:
+    """Runs reads over a pool, each in a read-only snapshot of its own."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def read(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        """See ReadSql. Raises QueryTimeout."""
+        with translated_errors():
+            async with (
+                self._pool.acquire() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                return [
+                    [tuple(row) for row in await connection.fetch(_numbered(sql), *values)]
+                    for sql, values in statements
+                ]
+
+
+@lru_cache(maxsize=256)
+def _numbered(sql: str) -> str:
+    """The statement with $1, $2, … for its `?`."""
+    numbers = count(1)
+    first, *rest = sql.split("?")
+    return first + "".join(f"${next(numbers)}{part}" for part in rest)

@@ -1,0 +1,72 @@
+"""Bring a PostgreSQL database to the schema that this program needs."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from msgtrace.errors import DatabaseUnusable
+from msgtrace.settings import Settings
+from msgtrace.storage.migrate import pending_migrations, require_none_pending
+from msgtrace.storage.postgres.connection import wait_until_reachable
+from msgtrace.storage.postgres.errors import translated_errors
+
+SCHEMA_LOCK = 0x6D736774
+"""Advisory lock ("msgt") under which schema and partitions change."""
+
+_CREATE_TABLE = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    number integer PRIMARY KEY,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+
+
+async def migrate_postgres(settings: Settings) -> list[str]:
+    """Apply what is pending, all or nothing; a second process waits and then finds nothing to do. Returns the names."""
+    await wait_until_reachable(settings)
+    connection = await asyncpg.connect(settings.database_url)
+    try:
+        # Look first without the lock: a start on a current schema must not wait for anybody.
+        if not pending_migrations("postgres", await _applied(connection)):
+            return []
+        with translated_errors():
+            return await _apply_pending(connection)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise DatabaseUnusable(f"the database user may not change the schema: {error}") from error
+    finally:
+        await connection.close()
+
+
+async def require_current(settings: Settings) -> None:
+    """Raise SchemaMismatch if the schema is not exactly the one this program needs."""
+    await wait_until_reachable(settings)
+    connection = await asyncpg.connect(settings.database_url)
+    try:
+        require_none_pending(pending_migrations("postgres", await _applied(connection)))
+    finally:
+        await connection.close()
+
+
+async def _apply_pending(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
+        await connection.execute(_CREATE_TABLE)
+        pending = pending_migrations("postgres", await _applied(connection))
+        for migration in pending:
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "INSERT INTO schema_migrations (number, name, checksum) VALUES ($1, $2, $3)",
+                migration.number,
+                migration.name,
+                migration.checksum,
+            )
+    return [migration.name for migration in pending]
+
+
+async def _applied(connection: asyncpg.Connection[asyncpg.Record]) -> dict[int, str]:
+    if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
+        return {}
+    rows = await connection.fetch("SELECT number, checksum FROM schema_migrations")
+    return {row["number"]: row["checksum"] for row in rows}

@@ -1,0 +1,154 @@
+"""Write batches to PostgreSQL: one transaction a flush, spans by binary COPY.
+
+The fast path assumes that every span is new. A unique violation says that somebody resent some; then the flush is written again
+through a temporary table, and only what was really new is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import asyncpg
+
+from msgtrace.errors import StorageUnavailable
+from msgtrace.model.batch import SpanBatch, TraceDelta, TraceKey, merge_traces
+from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, Row
+from msgtrace.storage.postgres.connection import Connection, Pool
+from msgtrace.storage.postgres.errors import translated_errors
+from msgtrace.storage.postgres.partitions import DayPartitions
+from msgtrace.storage.resent import Incoming, SpanKey, first_of_each, only_new
+from msgtrace.storage.summary import TRACE_COLUMNS, on_known_trace, trace_row
+
+_COLUMN_TYPES = {
+    "tenant_id": "integer",
+    "cost": "double precision",
+    "root_has_parent": "boolean",
+    "trace_id": "bytea",
+    "root_span_id": "bytea",
+} | dict.fromkeys(
+    (name for name in TRACE_COLUMNS if name.endswith(("_ns", "_count", "_tokens"))), "bigint"
+)
+
+_SELECTED = [f"{name}::text[]" if name in ("services", "models") else name for name in TRACE_COLUMNS]
+_ARRAYS = [f"${n}::{_COLUMN_TYPES.get(name, 'text')}[]" for n, name in enumerate(TRACE_COLUMNS, 1)]
+
+_UPSERT_TRACES = f"""
+INSERT INTO traces ({", ".join(TRACE_COLUMNS)})
+SELECT {", ".join(_SELECTED)} FROM unnest({", ".join(_ARRAYS)}) AS delta ({", ".join(TRACE_COLUMNS)})
+{
+    on_known_trace(
+        least="least",
+        greatest="greatest",
+        unite="ARRAY(SELECT unnest(traces.{0}) UNION SELECT unnest(excluded.{0}) ORDER BY 1)".format,
+        collation='COLLATE "C"',
+    )
+}
+"""  # noqa: S608 - built from constants
+
+_SPAN_COLUMN_LIST = ", ".join(SPAN_COLUMNS)
+
+_INSERT_INCOMING = f"""
+INSERT INTO spans ({_SPAN_COLUMN_LIST})
+SELECT {_SPAN_COLUMN_LIST} FROM incoming_spans ORDER BY tenant_id, trace_id, span_id, start_time_ns
+ON CONFLICT DO NOTHING
+RETURNING tenant_id, trace_id, span_id, start_time_ns
+"""  # noqa: S608 - built from constants
+
+_TRIES = 3
+
+_RESENT = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError)
+"""Two writers with the same spans in another order may also meet as a deadlock."""
+
+_MAX_KNOWN = 50_000
+
+
+class BatchWriter:
+    """Writes flushes over a pool; several may be under way at once."""
+
+    def __init__(self, pool: Pool, partitions: DayPartitions) -> None:
+        self._pool = pool
+        self._partitions = partitions
+        self._known: set[tuple[str, int, int]] = set()
+
+    async def write(self, batches: Sequence[SpanBatch]) -> int:
+        """See SpanWriter.write_spans."""
+        traces = merge_traces(batches)
+        with translated_errors():
+            await self._partitions.ensure((trace.start_time_ns, trace.end_time_ns) for trace in traces.values())
+            try:
+                return await self._copy(batches, traces)
+            except _RESENT:
+                return await self._copy_new(first_of_each(batches), batches)
+
+    async def _copy(self, batches: Sequence[SpanBatch], traces: dict[TraceKey, TraceDelta]) -> int:
+        """The fast path; raises UniqueViolationError if a span is stored already."""
+        async with self._pool.acquire() as connection:
+            async with connection.transaction():
+                added = await self._insert_contents(connection, batches)
+                await connection.copy_records_to_table(
+                    "spans", records=chain.from_iterable(batch.spans for batch in batches), columns=SPAN_COLUMNS
+                )
+                await _upsert_traces(connection, traces)
+            self._remember(added)
+        return sum(len(batch.spans) for batch in batches)
+
+    async def _copy_new(self, incoming: Incoming, batches: Sequence[SpanBatch]) -> int:
+        """The slow path, taken again if it meets another writer's in a deadlock."""
+        for _ in range(_TRIES):
+            try:
+                async with self._pool.acquire() as connection, connection.transaction():
+                    await self._insert_contents(connection, batches)
+                    new = await _insert_new_spans(connection, [row for row, _ in incoming.values()])
+                    rows, traces = only_new(incoming, new)
+                    await _upsert_traces(connection, traces)
+                    return len(rows)
+            except asyncpg.DeadlockDetectedError:
+                continue
+        raise StorageUnavailable(f"PostgreSQL ended the write in a deadlock {_TRIES} times")
+
+    async def _insert_contents(self, connection: Connection, batches: Sequence[SpanBatch]) -> set[tuple[str, int, int]]:
+        """Insert resources and scopes not known to be stored; return their keys.
+
+        In the order of their keys, so that two writers wait for each other in one direction only.
+        """
+        added: set[tuple[str, int, int]] = set()
+        for table, columns in (("resources", RESOURCE_COLUMNS), ("scopes", SCOPE_COLUMNS)):
+            rows = {
+                (table, *row[:2]): row
+                for batch in batches
+                for row in (batch.resources if table == "resources" else batch.scopes).values()
+            }
+            unknown = sorted(rows.keys() - self._known)
+            if unknown:
+                marks = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
+                await connection.executemany(
+                    f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING",  # noqa: S608 - constants
+                    [rows[key] for key in unknown],
+                )
+                added.update(unknown)
+        return added
+
+    def _remember(self, added: set[tuple[str, int, int]]) -> None:
+        if len(self._known) + len(added) > _MAX_KNOWN:
+            self._known.clear()
+        self._known |= added
+
+
+async def _insert_new_spans(connection: Connection, rows: list[Row]) -> set[SpanKey]:
+    await connection.execute("CREATE TEMPORARY TABLE incoming_spans (LIKE spans) ON COMMIT DROP")
+    await connection.copy_records_to_table("incoming_spans", records=rows, columns=SPAN_COLUMNS)
+    return {tuple(row) for row in await connection.fetch(_INSERT_INCOMING)}
+
+
+async def _upsert_traces(connection: Connection, traces: dict[TraceKey, TraceDelta]) -> None:
+    # Sorted by key: two writers lock the rows that they share in the same order.
+    rows = [trace_row(key, traces[key], _array_literal) for key in sorted(traces)]
+    if rows:
+        await connection.execute(_UPSERT_TRACES, *map(list, zip(*rows, strict=True)))
+
+
+def _array_literal(texts: list[str]) -> str:
+    """A text[] in PostgreSQL's own notation: arrays of arrays cannot be parameters unless all have one length."""
+    quoted = ('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
+    return "{" + ",".join(quoted) + "}"

@@ -1,0 +1,104 @@
+"""All that the rest of the program knows about storage. The promises here are what tests/contract proves for every backend.
+
+Every method may raise StorageUnavailable (a retry may help) or StorageError (it will not). No driver exception leaves a backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from msgtrace.model.batch import SpanBatch
+from msgtrace.model.search import TraceFilter, TracePage, TraceSearch
+from msgtrace.model.span import TenantId, TraceId
+from msgtrace.model.trace import Operation, Trace, TraceStats
+
+
+class SpanWriter(Protocol):
+    """What the batcher needs."""
+
+    @property
+    def writer_count(self) -> int:
+        """How many `write_spans` calls gain from running at the same time."""
+        ...
+
+    async def write_spans(self, batches: Sequence[SpanBatch]) -> int:
+        """Store all batches in one transaction; return how many spans were new.
+
+        When it returns, the spans survive a crash of this process, of the database and of the machine.
+        Idempotent: a span is known by (tenant, trace_id, span_id, start time); the first write of it stays, others count for nothing.
+        Trace summaries count each stored span once, whatever the order and the concurrency of writes.
+        All or nothing: after an error no span of this call is kept.
+        """
+        ...
+
+
+class TraceReader(Protocol):
+    """What the query side needs. A read sees every write that returned before it began, and never waits for a writer.
+
+    Raises QueryTimeout when a read runs longer than the time it was given.
+    """
+
+    async def find_traces(self, tenant_id: TenantId, search: TraceSearch) -> TracePage:
+        """One page of the matching traces, newest start first, then greatest trace id.
+
+        Following `next_cursor` shows every trace that is stored all the while exactly once.
+        """
+        ...
+
+    async def get_trace(self, tenant_id: TenantId, trace_id: TraceId) -> Trace | None:
+        """The whole trace, None if no span of it is stored."""
+        ...
+
+    async def get_stats(self, tenant_id: TenantId, trace_filter: TraceFilter) -> TraceStats:
+        """Sums over the matching traces."""
+        ...
+
+    async def list_services(self, tenant_id: TenantId) -> list[str]:
+        """The services that stored spans come from, sorted."""
+        ...
+
+    async def list_operations(self, tenant_id: TenantId, service_name: str) -> list[Operation]:
+        """The distinct (name, kind) of the service's stored spans, sorted; empty for an unknown service."""
+        ...
+
+
+class StorageAdmin(Protocol):
+    """What maintenance needs."""
+
+    async def delete_trace(self, tenant_id: TenantId, trace_id: TraceId) -> bool:
+        """Delete the trace and all its spans; False if there was none.
+
+        Spans that are written while it runs may stay; their summary then counts exactly them.
+        """
+        ...
+
+    async def delete_traces(self, tenant_id: TenantId, trace_filter: TraceFilter) -> int:
+        """Delete every matching trace; return how many. Interrupted, it leaves whole traces only."""
+        ...
+
+    async def check(self) -> None:
+        """Return if the database answers a query."""
+        ...
+
+    async def get_status(self) -> StorageStatus:
+        """Version, schema and size, for operators."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageStatus:
+    """What `msgtrace-admin status` shows. `url` has no password in it; `schema_version` is the newest applied migration."""
+
+    backend: str
+    url: str
+    server_version: str
+    schema_version: int
+    database_bytes: int
+    trace_count: int
+    span_count: int
+
+
+class Storage(SpanWriter, TraceReader, StorageAdmin, Protocol):
+    """A whole backend, as `storage.factory.open_storage` returns it."""

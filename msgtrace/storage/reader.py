@@ -1,0 +1,276 @@
+"""Read traces with SQL that every backend understands; a backend adds how to run it and its dialect.
+
+SQL here has `?` for each value. `ReadSql` runs statements in one snapshot and returns their rows as tuples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from msgtrace.model.search import (
+    EXACT_TOTAL_CAP,
+    MAX_LIMIT,
+    Cursor,
+    TraceFilter,
+    TracePage,
+    TraceSearch,
+)
+from msgtrace.model.span import (
+    InstrumentationScope,
+    JsonText,
+    Resource,
+    Row,
+    Span,
+    TenantId,
+    TraceId,
+)
+from msgtrace.model.text import escape_text, stored_label, unescape_json, unescape_text
+from msgtrace.model.trace import Operation, Trace, TraceStats, TraceSummary
+from msgtrace.storage.search import Dialect, filter_conditions, join_conditions, page_conditions
+
+Statement = tuple[str, Sequence[Any]]
+ReadSql = Callable[[Sequence[Statement]], Awaitable[list[list[Row]]]]
+
+_SUMMARY = """
+SELECT t.trace_id, t.start_time_ns, t.end_time_ns, t.span_count, t.error_count, t.root_has_parent, t.root_span_id,
+    t.root_span_name, t.root_service_name, t.services, t.workflow_name, t.session_id, t.user_id, t.models,
+    t.input_tokens, t.output_tokens, t.cost
+FROM traces t
+"""
+
+# The summary's times let PostgreSQL look into the partitions of the trace's days only.
+_OF_TRACE = """
+s.tenant_id = ? AND s.trace_id = ?
+    AND s.start_time_ns >= (SELECT start_time_ns FROM traces WHERE tenant_id = ? AND trace_id = ?)
+    AND s.start_time_ns <= (SELECT end_time_ns FROM traces WHERE tenant_id = ? AND trace_id = ?)
+"""
+
+_SPANS = f"""
+SELECT s.resource_id, s.scope_id, s.trace_id, s.span_id, s.parent_span_id, s.start_time_ns, s.end_time_ns, s.kind,
+    s.status_code, s.flags, s.dropped_attributes_count, s.dropped_events_count, s.dropped_links_count,
+    s.service_name, s.name, s.status_message, s.trace_state, s.attributes, s.events, s.links
+FROM spans s WHERE {_OF_TRACE} ORDER BY s.start_time_ns, s.span_id
+"""
+
+_RESOURCES = f"""
+SELECT resource_id, attributes, dropped_attributes_count, entity_refs, schema_url FROM resources
+WHERE tenant_id = ? AND resource_id IN (SELECT s.resource_id FROM spans s WHERE {_OF_TRACE})
+"""
+
+_SCOPES = f"""
+SELECT scope_id, name, version, attributes, dropped_attributes_count, schema_url FROM scopes
+WHERE tenant_id = ? AND scope_id IN (SELECT s.scope_id FROM spans s WHERE {_OF_TRACE})
+"""
+
+_STATS = """
+SELECT count(*), count(*) FILTER (WHERE error_count > 0), sum(span_count), sum(error_count),
+    sum(input_tokens), sum(output_tokens), sum(cost),
+    min(duration_ns) FILTER (WHERE position * 100 >= total * 50),
+    min(duration_ns) FILTER (WHERE position * 100 >= total * 95),
+    min(duration_ns) FILTER (WHERE position * 100 >= total * 99)
+FROM (
+    SELECT t.span_count, t.error_count, t.input_tokens, t.output_tokens, t.cost, t.duration_ns,
+        row_number() OVER (ORDER BY t.duration_ns) AS position, count(*) OVER () AS total
+    FROM traces t WHERE {where}
+) AS matches
+"""
+
+# Jumps from one service to the next along the index instead of reading every span.
+_SERVICES = """
+WITH RECURSIVE service (name) AS (
+    SELECT min(service_name) FROM spans WHERE tenant_id = ?
+    UNION ALL
+    SELECT (SELECT min(s.service_name) FROM spans s WHERE s.tenant_id = ? AND s.service_name > service.name)
+    FROM service WHERE service.name IS NOT NULL
+)
+SELECT name FROM service WHERE name IS NOT NULL
+"""
+
+_OPERATIONS = "SELECT DISTINCT name, kind FROM spans WHERE tenant_id = ? AND service_name = ?"
+
+
+class SqlReader:
+    """A TraceReader over `read` and `dialect`. `read_list` turns a services or models column into a list."""
+
+    def __init__(
+        self, read: ReadSql, dialect: Dialect, read_list: Callable[[Any], list[str]]
+    ) -> None:
+        self._read = read
+        self._dialect = dialect
+        self._read_list = read_list
+
+    async def find_traces(self, tenant_id: TenantId, search: TraceSearch) -> TracePage:
+        """See TraceReader."""
+        where, values = join_conditions(page_conditions(self._dialect, search))
+        page_sql = f"{_SUMMARY} WHERE {where} ORDER BY t.start_time_ns DESC, t.trace_id DESC LIMIT ? OFFSET ?"
+        where, all_values = join_conditions(filter_conditions(self._dialect, search.filter))
+        count_sql = f"SELECT count(*) FROM (SELECT 1 FROM traces t WHERE {where} LIMIT ?) AS matches"  # noqa: S608 - constant conditions
+        # One more than asked tells whether there is a next page.
+        page, [(total,)] = await self._read(
+            [
+                (page_sql, [tenant_id, *values, search.limit + 1, search.offset]),
+                (count_sql, [tenant_id, *all_values, EXACT_TOTAL_CAP + 1]),
+            ]
+        )
+        traces = [self._summary(row) for row in page[: search.limit]]
+        has_next = len(page) > search.limit
+        return TracePage(
+            traces=traces,
+            total=min(total, EXACT_TOTAL_CAP),
+            is_total_exact=total <= EXACT_TOTAL_CAP,
+            next_cursor=Cursor(traces[-1].start_time_ns, traces[-1].trace_id) if has_next else None,
+        )
+
+    async def get_trace(self, tenant_id: TenantId, trace_id: TraceId) -> Trace | None:
+        """See TraceReader."""
+        key = (tenant_id, trace_id)
+        summaries, spans, resources, scopes = await self._read(
+            [
+                (f"{_SUMMARY} WHERE t.tenant_id = ? AND t.trace_id = ?", key),
+                (_SPANS, key * 3),
+                (_RESOURCES, (tenant_id, *key * 3)),
+                (_SCOPES, (tenant_id, *key * 3)),
+            ]
+        )
+        if not summaries:
+            return None
+        resource_of = {row[0]: _resource(row) for row in resources}
+        scope_of = {row[0]: _scope(row) for row in scopes}
+        return Trace(
+            summary=self._summary(summaries[0]),
+            spans=[_span(row, resource_of[row[0]], scope_of[row[1]]) for row in spans],
+        )
+
+    async def get_stats(self, tenant_id: TenantId, trace_filter: TraceFilter) -> TraceStats:
+        """See TraceReader."""
+        where, values = join_conditions(filter_conditions(self._dialect, trace_filter))
+        [[row]] = await self._read([(_STATS.format(where=where), [tenant_id, *values])])
+        total, with_errors, spans, errors, input_tokens, output_tokens, cost, p50, p95, p99 = row
+        return TraceStats(
+            total_traces=total,
+            traces_with_errors=with_errors,
+            total_spans=int(spans or 0),
+            total_errors=int(errors or 0),
+            input_tokens=int(input_tokens or 0),
+            output_tokens=int(output_tokens or 0),
+            cost=float(cost or 0),
+            duration_p50_ns=p50,
+            duration_p95_ns=p95,
+            duration_p99_ns=p99,
+        )
+
+    async def list_services(self, tenant_id: TenantId) -> list[str]:
+        """See TraceReader."""
+        [rows] = await self._read([(_SERVICES, (tenant_id, tenant_id))])
+        return sorted(unescape_text(name) for (name,) in rows)
+
+    async def list_operations(self, tenant_id: TenantId, service_name: str) -> list[Operation]:
+        """See TraceReader."""
+        [rows] = await self._read([(_OPERATIONS, (tenant_id, stored_label(service_name)))])
+        names = sorted((unescape_text(name), kind) for name, kind in rows)
+        return [Operation(name=name, span_kind=kind) for name, kind in names]
+
+    async def find_ids(
+        self, tenant_id: TenantId, search: TraceSearch
+    ) -> tuple[list[TraceId], Cursor | None]:
+        """The ids of one page and the place after it, without counting the matches."""
+        where, values = join_conditions(page_conditions(self._dialect, search))
+        sql = (
+            f"SELECT t.trace_id, t.start_time_ns FROM traces t WHERE {where}"  # noqa: S608 - constant conditions
+            " ORDER BY t.start_time_ns DESC, t.trace_id DESC LIMIT ?"
+        )
+        [rows] = await self._read([(sql, [tenant_id, *values, search.limit])])
+        return [TraceId(row[0]) for row in rows], Cursor(rows[-1][1], rows[-1][0]) if rows else None
+
+    def _summary(self, row: Row) -> TraceSummary:
+        return TraceSummary(
+            trace_id=row[0],
+            start_time_ns=row[1],
+            end_time_ns=row[2],
+            span_count=row[3],
+            error_count=row[4],
+            root_span_id=None if row[5] else row[6],
+            root_span_name=unescape_text(row[7]),
+            service_name=unescape_text(row[8]),
+            services=sorted(map(unescape_text, self._read_list(row[9]))),
+            workflow_name=_optional_text(row[10]),
+            session_id=_optional_text(row[11]),
+            user_id=_optional_text(row[12]),
+            models=sorted(map(unescape_text, self._read_list(row[13]))),
+            input_tokens=row[14],
+            output_tokens=row[15],
+            cost=row[16],
+        )
+
+
+async def delete_matching(
+    reader: SqlReader,
+    delete: Callable[[TenantId, Sequence[TraceId]], Awaitable[int]],
+    tenant_id: TenantId,
+    trace_filter: TraceFilter,
+) -> int:
+    """Delete page by page from newest to oldest, so that it ends however many traces arrive meanwhile."""
+    deleted = 0
+    search = TraceSearch(filter=trace_filter, limit=MAX_LIMIT)
+    while True:
+        trace_ids, place = await reader.find_ids(tenant_id, search)
+        if not trace_ids:
+            return deleted
+        deleted += await delete(tenant_id, trace_ids)
+        search = replace(search, after=place)
+
+
+def _optional_text(stored: str | None) -> str | None:
+    return None if stored is None else unescape_text(stored)
+
+
+def _json(stored: str | None, default: str = "{}") -> JsonText:
+    return JsonText(default if stored is None else unescape_json(stored))
+
+
+def _resource(row: Row) -> Resource:
+    _, attributes, dropped, entity_refs, schema_url = row
+    return Resource(
+        attributes=_json(attributes),
+        dropped_attributes_count=dropped or 0,
+        entity_refs=_json(entity_refs),
+        schema_url=unescape_text(schema_url or ""),
+    )
+
+
+def _scope(row: Row) -> InstrumentationScope:
+    _, name, version, attributes, dropped, schema_url = row
+    return InstrumentationScope(
+        name=unescape_text(name),
+        version=unescape_text(version),
+        attributes=_json(attributes),
+        dropped_attributes_count=dropped or 0,
+        schema_url=unescape_text(schema_url or ""),
+    )
+
+
+def _span(row: Row, resource: Resource, scope: InstrumentationScope) -> Span:
+    return Span(
+        trace_id=row[2],
+        span_id=row[3],
+        parent_span_id=row[4],
+        start_time_ns=row[5],
+        end_time_ns=row[6],
+        kind=row[7],
+        status_code=row[8],
+        flags=row[9] or 0,
+        dropped_attributes_count=row[10] or 0,
+        dropped_events_count=row[11] or 0,
+        dropped_links_count=row[12] or 0,
+        service_name=unescape_text(row[13]),
+        name=unescape_text(row[14]),
+        status_message=unescape_text(row[15] or ""),
+        trace_state=unescape_text(row[16] or ""),
+        attributes=_json(row[17]),
+        events=_json(row[18], "[]"),
+        links=_json(row[19], "[]"),
+        resource=resource,
+        scope=scope,
+    )

@@ -1,0 +1,104 @@
+"""SQLite as a Storage: one thread writes, others read, all on one file in WAL mode."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from typing import Self
+
+import msgspec
+
+from msgtrace.model.batch import SpanBatch
+from msgtrace.model.search import TraceFilter
+from msgtrace.model.span import TenantId, TraceId
+from msgtrace.settings import Settings
+from msgtrace.storage.protocol import StorageStatus
+from msgtrace.storage.reader import SqlReader, delete_matching
+from msgtrace.storage.sqlite.connection import ConnectionThread, database_path, open_connection
+from msgtrace.storage.sqlite.reader import DIALECT, ReaderThreads
+from msgtrace.storage.sqlite.schema import apply_pending, require_current
+from msgtrace.storage.sqlite.writer import write_batches
+
+_STATUS = """
+SELECT
+    (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size),
+    (SELECT count(*) FROM traces),
+    (SELECT coalesce(sum(span_count), 0) FROM traces)
+"""
+
+
+class SqliteStorage(SqlReader):
+    """See `storage.protocol.Storage`. Several processes may share the file; their writes take turns."""
+
+    writer_count = 1
+
+    def __init__(self, url: str, writer: ConnectionThread, readers: ReaderThreads) -> None:
+        super().__init__(readers.read, DIALECT, msgspec.json.decode)
+        self._url = url
+        self._writer = writer
+        self._readers = readers
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+        """The file of `settings.database_url`, made if absent, with the current schema."""
+        path = database_path(settings.database_url)
+        writer = ConnectionThread(lambda: open_connection(path), "msgtrace-sqlite-write")
+        readers = ReaderThreads(path, settings.query_timeout_s)
+        try:
+            await writer.run(apply_pending if settings.auto_migrate else require_current)
+            yield cls(settings.database_url, writer, readers)
+        finally:
+            await readers.aclose()
+            await writer.aclose()
+
+    async def write_spans(self, batches: Sequence[SpanBatch]) -> int:
+        """See SpanWriter."""
+        return await self._writer.run(lambda connection: write_batches(connection, batches))
+
+    async def delete_trace(self, tenant_id: TenantId, trace_id: TraceId) -> bool:
+        """See StorageAdmin."""
+        return await self._delete(tenant_id, [trace_id]) == 1
+
+    async def delete_traces(self, tenant_id: TenantId, trace_filter: TraceFilter) -> int:
+        """See StorageAdmin."""
+        return await delete_matching(self, self._delete, tenant_id, trace_filter)
+
+    async def check(self) -> None:
+        """See StorageAdmin."""
+        await self._readers.read([("SELECT number FROM schema_migrations LIMIT 1", ())])
+
+    async def get_status(self) -> StorageStatus:
+        """See StorageAdmin."""
+        [[(database_bytes, trace_count, span_count)], migrations] = await self._readers.read(
+            [(_STATUS, ()), ("SELECT max(number) FROM schema_migrations", ())]
+        )
+        return StorageStatus(
+            backend="sqlite",
+            url=self._url,
+            server_version=f"SQLite {sqlite3.sqlite_version}",
+            schema_version=migrations[0][0],
+            database_bytes=database_bytes,
+            trace_count=trace_count,
+            span_count=span_count,
+        )
+
+    async def _delete(self, tenant_id: TenantId, trace_ids: Sequence[TraceId]) -> int:
+        return await self._writer.run(lambda connection: _delete(connection, tenant_id, trace_ids))
+
+
+def _delete(connection: sqlite3.Connection, tenant_id: TenantId, trace_ids: Sequence[TraceId]) -> int:
+    marks = ", ".join("?" * len(trace_ids))
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for table in ("spans", "traces"):
+            deleted = connection.execute(
+                f"DELETE FROM {table} WHERE tenant_id = ? AND trace_id IN ({marks})",  # noqa: S608 - constants only
+                (tenant_id, *trace_ids),
+            ).rowcount
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return deleted

@@ -1,0 +1,143 @@
+"""SQLite connections, each alone in a plain thread of its own.
+
+Not an executor: those are closed before `atexit` handlers run, and a last flush must still be possible then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from msgtrace.errors import DatabaseUnusable, QueryTimeout, StorageError, StorageUnavailable
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_S = 5.0
+"""How long a write waits for another process that writes."""
+
+_RETRYABLE = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+)
+
+
+def database_path(url: str) -> Path:
+    """The file of sqlite:///relative or sqlite:////absolute. Raises DatabaseUnusable if the URL names none."""
+    path = url.removeprefix("sqlite://").removeprefix("/")
+    if not path or path == ":memory:":
+        raise DatabaseUnusable(f"{url!r} names no file; use sqlite:///path/to/file.db")
+    return Path(path).expanduser()
+
+
+def open_connection(path: Path) -> sqlite3.Connection:
+    """A connection whose commits survive a power cut. Raises DatabaseUnusable.
+
+    A new file is readable by its owner only: traces hold prompts and personal data.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise DatabaseUnusable(f"cannot write {path}: {error.strerror}") from error
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise DatabaseUnusable(f"{path} cannot be used as a SQLite database: {error}") from error
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write."""
+    connection = open_connection(path)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+@contextlib.contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn the driver's exceptions into ours; the original stays in `__cause__`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_INTERRUPT:
+            raise QueryTimeout("the read took longer than its limit; narrow it by start and end") from error
+        if code in _RETRYABLE:
+            raise StorageUnavailable(f"the SQLite database is not available: {error}") from error
+        raise StorageError(f"SQLite refused: {error}") from error
+
+
+class ConnectionThread:
+    """Runs work on one connection, one piece at a time, in the order of the calls."""
+
+    def __init__(self, open_: Callable[[], sqlite3.Connection], name: str) -> None:
+        self._open = open_
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._connection: sqlite3.Connection | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Callable[[sqlite3.Connection], T], timeout_s: float | None = None) -> T:
+        """Do `work` on the connection; raises what it raises, translated.
+
+        Work that runs longer than `timeout_s` is interrupted: QueryTimeout. A cancelled caller does not stop the work.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        deadline = None if timeout_s is None else loop.call_later(timeout_s, self._interrupt)
+
+        def tell(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+            if not done.done():
+                set_outcome(outcome)
+
+        def job() -> None:
+            try:
+                with translated_errors():
+                    outcome: tuple[Callable[[Any], None], Any] = (done.set_result, work(self._connected()))
+            except BaseException as error:  # noqa: BLE001 - raised again where `run` is awaited
+                outcome = (done.set_exception, error)
+            with contextlib.suppress(RuntimeError):  # the loop has closed; nobody waits
+                loop.call_soon_threadsafe(tell, *outcome)
+
+        self._work.put(job)
+        try:
+            return await done
+        finally:
+            if deadline is not None:
+                deadline.cancel()
+
+    async def aclose(self) -> None:
+        """Finish the work that was given, close the connection, end the thread."""
+        self._work.put(None)
+        while self._thread.is_alive():
+            await asyncio.sleep(0.005)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = self._open()
+        return self._connection
+
+    def _interrupt(self) -> None:
+        if self._connection is not None:
+            self._connection.interrupt()
+
+    def _run(self) -> None:
+        while (job := self._work.get()) is not None:
+            job()
+        if self._connection is not None:
+            self._connection.close()

@@ -1,0 +1,103 @@
+"""How a trace delta becomes, or joins, a row of `traces`: the same rules in SQL for every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgtrace.model.batch import TraceDelta, TraceKey
+from msgtrace.model.span import Row
+
+TRACE_COLUMNS = (
+    "tenant_id",
+    "trace_id",
+    "start_time_ns",
+    "end_time_ns",
+    "span_count",
+    "error_count",
+    "input_tokens",
+    "output_tokens",
+    "cost",
+    "root_has_parent",
+    "root_start_time_ns",
+    "root_span_id",
+    "root_span_name",
+    "root_service_name",
+    "workflow_start_ns",
+    "workflow_name",
+    "session_start_ns",
+    "session_id",
+    "user_start_ns",
+    "user_id",
+    "services",
+    "models",
+)
+
+
+def trace_row(key: TraceKey, delta: TraceDelta, to_column: Callable[[list[str]], str]) -> Row:
+    """A row in TRACE_COLUMNS order. `to_column` writes a sorted list as the backend's columns hold it."""
+    return (
+        *key,
+        delta.start_time_ns,
+        delta.end_time_ns,
+        delta.span_count,
+        delta.error_count,
+        delta.input_tokens,
+        delta.output_tokens,
+        delta.cost,
+        *delta.root,
+        delta.root_name,
+        delta.root_service_name,
+        *(delta.workflow or (None, None)),
+        *(delta.session or (None, None)),
+        *(delta.user or (None, None)),
+        to_column(sorted(delta.services)),
+        to_column(sorted(delta.models)),
+    )
+
+
+def on_known_trace(
+    *, least: str, greatest: str, unite: Callable[[str], str], collation: str = ""
+) -> str:
+    """The ON CONFLICT clause that merges as `TraceDelta.merged_with` does.
+
+    least, greatest: the backend's functions. unite: the union of both rows' column as an expression.
+    collation: makes text compare by code point, as Python does.
+    """
+    root = (
+        "(excluded.root_has_parent, excluded.root_start_time_ns, excluded.root_span_id)"
+        " < (traces.root_has_parent, traces.root_start_time_ns, traces.root_span_id)"
+    )
+    assignments = [
+        f"start_time_ns = {least}(traces.start_time_ns, excluded.start_time_ns)",
+        f"end_time_ns = {greatest}(traces.end_time_ns, excluded.end_time_ns)",
+        *(_add(column) for column in ("span_count", "error_count", "input_tokens", "output_tokens", "cost")),
+        *(_take(column, root) for column in TRACE_COLUMNS if column.startswith("root_")),
+        *(_take_earliest("workflow_start_ns", "workflow_name", collation)),
+        *(_take_earliest("session_start_ns", "session_id", collation)),
+        *(_take_earliest("user_start_ns", "user_id", collation)),
+        *(_unite_changed(column, unite(column)) for column in ("services", "models")),
+    ]
+    return f"ON CONFLICT (tenant_id, trace_id) DO UPDATE SET {', '.join(assignments)}"
+
+
+def _add(column: str) -> str:
+    return f"{column} = traces.{column} + excluded.{column}"
+
+
+def _take(column: str, condition: str) -> str:
+    return f"{column} = CASE WHEN {condition} THEN excluded.{column} ELSE traces.{column} END"
+
+
+def _take_earliest(start: str, value: str, collation: str) -> list[str]:
+    condition = (
+        f"traces.{start} IS NULL OR (excluded.{start}, excluded.{value} {collation})"
+        f" < (traces.{start}, traces.{value} {collation})"
+    )
+    return [_take(start, condition), _take(value, condition)]
+
+
+def _unite_changed(column: str, union: str) -> str:
+    return (
+        f"{column} = CASE WHEN traces.{column} = excluded.{column}"
+        f" THEN traces.{column} ELSE {union} END"
+    )

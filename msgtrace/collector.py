@@ -1,4 +1,7 @@
-"""Process 1: take OTLP, commit it, answer. The order of the `async with` is the path of a span; leaving it in reverse keeps the promise."""
+"""Process 1: take OTLP, commit it, answer.
+
+The order of the `async with` is the path of a span; leaving it in reverse keeps the promise.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ class Collector:
 
 @asynccontextmanager
 async def serve_collector(settings: Settings, writer: SpanWriter) -> AsyncIterator[Collector]:
-    """Serve OTLP into `writer`. On leaving: the ports close, what was read is answered, the batcher drains."""
+    """Serve OTLP into `writer`.
+
+    On leaving: the ports close, what was read is answered, the batcher drains.
+    """
     async with Batcher(
         writer,
         max_batch_bytes=settings.max_batch_bytes,

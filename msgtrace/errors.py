@@ -24,7 +24,10 @@ from __future__ import annotations
 
 
 class MsgtraceError(Exception):
-    """Root of all errors raised on purpose; its text is one clear sentence for the person who reads it."""
+    """Root of all errors raised on purpose.
+
+    Its text is one clear sentence for the person who reads it.
+    """
 
 
 class RequestError(MsgtraceError):
@@ -66,7 +69,8 @@ class TraceNotFound(RequestError):
 class Unavailable(MsgtraceError):
     """Nothing was stored; the same request may succeed after `retry_after_s`.
 
-    One second: SDKs give an export 10 s in all and drop the batch when told to wait longer than they have left.
+    One second: SDKs give an export 10 s in all and drop the batch when told to wait longer than
+    they have left.
     """
 
     retry_after_s = 1

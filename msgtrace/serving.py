@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
-from uvicorn._types import ASGIApplication
+from starlette.types import ASGIApp
 
 from msgtrace.errors import PortUnavailable
 
@@ -22,9 +22,10 @@ KEEP_ALIVE_S = 75
 
 
 @contextlib.asynccontextmanager
-async def serve_asgi(app: ASGIApplication, host: str, port: int, variable: str) -> AsyncIterator[int]:
-    """Serve an application over HTTP/1.1; yields the port. On leaving, requests under way are answered first.
+async def serve_asgi(app: ASGIApp, host: str, port: int, variable: str) -> AsyncIterator[int]:
+    """Serve an application over HTTP/1.1; yields the port.
 
+    On leaving, requests under way are answered first.
     variable: the setting that names the port, for the error. Raises PortUnavailable.
     """
     listener = _bind(host, port, variable)
@@ -41,7 +42,7 @@ async def serve_asgi(app: ASGIApplication, host: str, port: int, variable: str) 
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]), name=f"serve-{variable}")
     try:
-        while not server.started and not serving.done():
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
         yield listener.getsockname()[1]
     finally:
@@ -61,13 +62,19 @@ async def stop_requested() -> None:
 
 def port_in_use(host: str, port: int, variable: str) -> str:
     """The sentence for a port that cannot be bound."""
-    return f"port {port} on {host} cannot be used: is another program on it? Stop it, or choose another with {variable}"
+    return (
+        f"port {port} on {host} is taken by another program;"
+        f" stop it, or choose another port with {variable}"
+    )
 
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone: several servers share this process, and one place decides when they stop."""
+        """Leave signals alone.
+
+        Several servers share this process, and one place decides when they stop.
+        """
         yield
 
 
@@ -81,5 +88,7 @@ def _bind(host: str, port: int, variable: str) -> socket.socket:
         listener.close()
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             raise PortUnavailable(port_in_use(host, port, variable)) from error
-        raise PortUnavailable(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
+        raise PortUnavailable(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}"
+        ) from error
     return listener

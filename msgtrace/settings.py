@@ -1,8 +1,8 @@
 """What an operator sets, and the only reader of the environment.
 
-`Settings` is the one table: each field names its environment variable (`MSGTRACE_` + the field in capitals), its flag
-(`--` + the field with dashes), its key in the TOML file, its default and its meaning. Flags win over the
-environment, the environment over the file, the file over the default.
+`Settings` is the one table: each field names its environment variable (`MSGTRACE_` + the field in
+capitals), its flag (`--` + the field with dashes), its key in the TOML file, its default and its
+meaning. Flags win over the environment, the environment over the file, the file over the default.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Settings:
     """All settings, checked. Raises InvalidSetting for a value that cannot be used."""
 
     database_url: str = _setting(
-        default_database_url, "Where traces are kept: sqlite:///PATH or postgresql://USER@HOST/DATABASE."
+        default_database_url,
+        "Where traces are kept: sqlite:///PATH or postgresql://USER@HOST/DATABASE.",
     )
     host: str = _setting("127.0.0.1", "Address that all ports listen on.")
     grpc_port: int = _setting(4317, "Port of OTLP/gRPC.")
@@ -71,29 +72,48 @@ class Settings:
         64 * MIB, "Largest export request accepted, before and after inflating, in bytes."
     )
     max_queued_bytes: int = _setting(
-        64 * MIB, "Request bytes that may wait for the database; beyond it senders are told to retry."
+        64 * MIB,
+        "Request bytes that may wait for the database; beyond it senders are told to retry.",
     )
-    max_batch_bytes: int = _setting(8 * MIB, "Request bytes that one database transaction takes at most.")
+    max_batch_bytes: int = _setting(
+        8 * MIB, "Request bytes that one database transaction takes at most."
+    )
     auto_migrate: bool = _setting(
-        True, "Apply schema migrations at start; off for operators who run `msgtrace-admin migrate`."
+        True,
+        "Apply schema migrations at start; off for operators who run `msgtrace-admin migrate`.",
     )
     connect_timeout_s: float = _setting(
         30.0, "How long a start waits for the database before it gives up, in seconds."
     )
     query_timeout_s: float = _setting(30.0, "How long one read may run, in seconds.")
     cors_origins: tuple[str, ...] = _setting(
-        (), "Origins whose browser pages may call the query service, separated by commas; none by default."
+        (),
+        "Origins whose pages may call the query service, separated by commas; none by default.",
     )
     log_level: str = _setting("info", "Least level that is logged: debug, info, warning or error.")
     log_format: str = _setting("console", "Form of the log: console or json.")
 
     def __post_init__(self) -> None:
         for name in ("grpc_port", "http_port", "port"):
-            self._check(name, 0 <= getattr(self, name) <= 65_535, "must be a port, 0 to 65535 (0 takes a free one)")
-        for name in ("max_request_bytes", "max_queued_bytes", "max_batch_bytes", "connect_timeout_s", "query_timeout_s"):
+            self._check(
+                name,
+                0 <= getattr(self, name) <= 65_535,
+                "must be a port, 0 to 65535 (0 takes a free one)",
+            )
+        for name in (
+            "max_request_bytes",
+            "max_queued_bytes",
+            "max_batch_bytes",
+            "connect_timeout_s",
+            "query_timeout_s",
+        ):
             self._check(name, getattr(self, name) > 0, "must be greater than 0")
-        self._check("log_level", self.log_level in LOG_LEVELS, f"must be one of {', '.join(LOG_LEVELS)}")
-        self._check("log_format", self.log_format in LOG_FORMATS, f"must be one of {', '.join(LOG_FORMATS)}")
+        self._check(
+            "log_level", self.log_level in LOG_LEVELS, f"must be one of {', '.join(LOG_LEVELS)}"
+        )
+        self._check(
+            "log_format", self.log_format in LOG_FORMATS, f"must be one of {', '.join(LOG_FORMATS)}"
+        )
         self._check("host", bool(self.host), "must not be empty")
 
     def _check(self, name: str, is_valid: bool, problem: str) -> None:
@@ -103,7 +123,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class SettingRow:
-    """One line of `msgtrace settings`. `source` is flag, environment, file or default; no value holds a password."""
+    """One line of `msgtrace settings`.
+
+    `source` is flag, environment, file or default; no value holds a password.
+    """
 
     variable: str
     flag: str
@@ -123,16 +146,22 @@ def flag_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def read_settings(flags: Mapping[str, Any] | None = None, config_file: Path | None = None) -> Settings:
-    """Settings from flags (by field, None = not given), the environment, the TOML file and the defaults.
+def read_settings(
+    flags: Mapping[str, Any] | None = None, config_file: Path | None = None
+) -> Settings:
+    """Settings from flags, the environment, the TOML file and the defaults.
 
-    config_file: defaults to the file named by MSGTRACE_CONFIG_FILE. Raises InvalidSetting, naming the variable.
+    flags: by field, None for one that was not given.
+    config_file: defaults to the file named by MSGTRACE_CONFIG_FILE. Raises InvalidSetting, naming
+    the variable.
     """
     values, _ = _collect(flags or {}, config_file)
     return Settings(**values)
 
 
-def explain_settings(flags: Mapping[str, Any] | None = None, config_file: Path | None = None) -> list[SettingRow]:
+def explain_settings(
+    flags: Mapping[str, Any] | None = None, config_file: Path | None = None
+) -> list[SettingRow]:
     """Every setting with its value and where it came from."""
     values, sources = _collect(flags or {}, config_file)
     settings, defaults = Settings(**values), Settings()
@@ -150,14 +179,22 @@ def explain_settings(flags: Mapping[str, Any] | None = None, config_file: Path |
 
 
 def unknown_variables() -> dict[str, str | None]:
-    """MSGTRACE_* variables in the environment that nothing reads, each with the likely intended one."""
-    known = [variable_name(each.name) for each in dataclasses.fields(Settings)] + [CONFIG_FILE_VARIABLE]
+    """MSGTRACE_* variables in the environment that nothing reads, each with the likely one."""
+    known = [variable_name(each.name) for each in dataclasses.fields(Settings)] + [
+        CONFIG_FILE_VARIABLE
+    ]
     strangers = [
         name
         for name in os.environ
-        if name.startswith(PREFIX) and name not in known and name not in SDK_VARIABLES and not name.startswith(PREFIX + "TEST_")
+        if name.startswith(PREFIX)
+        and name not in known
+        and name not in SDK_VARIABLES
+        and not name.startswith(PREFIX + "TEST_")
     ]
-    return {name: next(iter(difflib.get_close_matches(name, known, n=1)), None) for name in sorted(strangers)}
+    return {
+        name: next(iter(difflib.get_close_matches(name, known, n=1)), None)
+        for name in sorted(strangers)
+    }
 
 
 def mask_password(url: str) -> str:
@@ -174,7 +211,9 @@ def mask_password(url: str) -> str:
     return f"{scheme}://{authority}{slash}{path}{question}{'&'.join(pairs)}"
 
 
-def _collect(flags: Mapping[str, Any], config_file: Path | None) -> tuple[dict[str, Any], dict[str, str]]:
+def _collect(
+    flags: Mapping[str, Any], config_file: Path | None
+) -> tuple[dict[str, Any], dict[str, str]]:
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     from_file = _read_file(config_file)
@@ -201,12 +240,16 @@ def _read_file(config_file: Path | None) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text())
     except OSError as error:
-        raise InvalidSetting(CONFIG_FILE_VARIABLE, f"cannot read {path}: {error.strerror}") from error
+        raise InvalidSetting(
+            CONFIG_FILE_VARIABLE, f"cannot read {path}: {error.strerror}"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSetting(CONFIG_FILE_VARIABLE, f"{path} is not TOML: {error}") from error
     unknown = content.keys() - {each.name for each in dataclasses.fields(Settings)}
     if unknown:
-        raise InvalidSetting(CONFIG_FILE_VARIABLE, f"{path} has unknown settings: {', '.join(sorted(unknown))}")
+        raise InvalidSetting(
+            CONFIG_FILE_VARIABLE, f"{path} has unknown settings: {', '.join(sorted(unknown))}"
+        )
     return content
 
 
@@ -222,9 +265,16 @@ def _convert(variable: str, kind: Any, given: Any) -> Any:
 
 
 def _to_bool(text: str) -> bool:
-    return {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}[
-        text.lower()
-    ]
+    return {
+        "true": True,
+        "1": True,
+        "yes": True,
+        "on": True,
+        "false": False,
+        "0": False,
+        "no": False,
+        "off": False,
+    }[text.lower()]
 
 
 _CONVERTERS: dict[Any, Any] = {bool: _to_bool, int: int, float: float, str: str}

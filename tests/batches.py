@@ -1,4 +1,7 @@
-"""Spans for tests: `span(...)` is an OTLP span with sensible fields, `make_batch(...)` what the decoder makes of some."""
+"""Spans for tests.
+
+`span(...)` is an OTLP span with sensible fields, `make_batch(...)` what the decoder makes of some.
+"""
 
 from __future__ import annotations
 
@@ -59,20 +62,28 @@ def span(
     )
 
 
-def request(*spans: Span, service: str = "shop", resource: Mapping[str, Any] | None = None) -> ExportTraceServiceRequest:
+def request(
+    *spans: Span, service: str = "shop", resource: Mapping[str, Any] | None = None
+) -> ExportTraceServiceRequest:
     """One export request with these spans in one scope of one resource."""
     export = ExportTraceServiceRequest()
     resource_spans = export.resource_spans.add()
-    resource_spans.resource.attributes.extend(key_values({"service.name": service} | dict(resource or {})))
+    resource_spans.resource.attributes.extend(
+        key_values({"service.name": service} | dict(resource or {}))
+    )
     scope_spans = resource_spans.scope_spans.add()
     scope_spans.scope.name = "tests"
     scope_spans.spans.extend(spans)
     return export
 
 
-def make_batch(*spans: Span, service: str = "shop", resource: Mapping[str, Any] | None = None) -> SpanBatch:
+def make_batch(
+    *spans: Span, service: str = "shop", resource: Mapping[str, Any] | None = None
+) -> SpanBatch:
     """What the decoder makes of `request(...)`."""
-    return decode_export_request(request(*spans, service=service, resource=resource).SerializeToString())
+    return decode_export_request(
+        request(*spans, service=service, resource=resource).SerializeToString()
+    )
 
 
 def key_values(attributes: Mapping[str, Any]) -> list[KeyValue]:
@@ -80,7 +91,7 @@ def key_values(attributes: Mapping[str, Any]) -> list[KeyValue]:
     return [KeyValue(key=key, value=any_value(value)) for key, value in attributes.items()]
 
 
-def any_value(value: Any) -> AnyValue:
+def any_value(value: Any) -> AnyValue:  # noqa: C901 - one case a kind
     """A plain Python value as an OTLP value."""
     match value:
         case None:

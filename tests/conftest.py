@@ -23,8 +23,10 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No setting of the person who runs the tests reaches them, and no file of theirs is touched."""
+def clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No setting of the person who runs the tests reaches them, no file of theirs is touched."""
     for name in [name for name in os.environ if name.startswith(("MSGTRACE_", "OTEL_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
@@ -40,8 +42,16 @@ def postgres_admin_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_template(postgres_admin_url: str) -> str:
     """A migrated database that each test clones; cloning is much faster than migrating."""
-    asyncio.run(_execute(postgres_admin_url, f"DROP DATABASE IF EXISTS {_TEMPLATE}", f"CREATE DATABASE {_TEMPLATE}"))
-    asyncio.run(migrate_database(Settings(database_url=with_database(postgres_admin_url, _TEMPLATE))))
+    asyncio.run(
+        _execute(
+            postgres_admin_url,
+            f"DROP DATABASE IF EXISTS {_TEMPLATE}",
+            f"CREATE DATABASE {_TEMPLATE}",
+        )
+    )
+    asyncio.run(
+        migrate_database(Settings(database_url=with_database(postgres_admin_url, _TEMPLATE)))
+    )
     return _TEMPLATE
 
 

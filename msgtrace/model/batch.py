@@ -1,6 +1,7 @@
 """What the decoder hands to storage: rows in table order, and what they add to their traces.
 
-`SpanBatch` is the boundary behind which a faster decoder may replace the Python one. Nothing here knows a wire format or a database.
+`SpanBatch` is the boundary behind which a faster decoder may replace the Python one. Nothing here
+knows a wire format or a database.
 """
 
 from __future__ import annotations
@@ -14,18 +15,24 @@ from msgtrace.model.span import STATUS_ERROR, Row, SpanId, TenantId, TraceId
 TraceKey = tuple[TenantId, TraceId]
 
 RootRank = tuple[bool, int, SpanId]
-"""(has a parent, start, span id); the smallest of a trace is its root, or its best stand-in until the root arrives."""
+"""(has a parent, start, span id).
+
+The smallest of a trace is its root, or its best stand-in until the root arrives.
+"""
 
 Ranked = tuple[int, str]
-"""(start of the span that said so, value); the smallest wins, so that the order of arrival does not matter."""
+"""(start of the span that said so, value).
+
+The smallest wins, so that the order of arrival does not matter.
+"""
 
 
 @dataclass(slots=True, kw_only=True)
 class TraceDelta:
     """What some spans add to the summary of their trace.
 
-    Merging is commutative and associative: any order of arrival ends in the same summary. Counts and sums assume that each span is
-    merged once; storage sees to that.
+    Merging is commutative and associative: any order of arrival ends in the same summary. Counts
+    and sums assume that each span is merged once; storage sees to that.
     """
 
     start_time_ns: int
@@ -84,8 +91,10 @@ class TraceDelta:
 class SpanBatch:
     """The spans of one export request, ready to be written.
 
-    spans: rows in SPAN_COLUMNS order. resources, scopes: rows by content hash, in RESOURCE_COLUMNS and SCOPE_COLUMNS order.
-    genai: facts by index into `spans`, only for spans that state any. traces: the sum of `spans` by trace.
+    spans: rows in SPAN_COLUMNS order. resources, scopes: rows by content hash, in RESOURCE_COLUMNS
+    and SCOPE_COLUMNS order.
+    genai: facts by index into `spans`, only for spans that state any. traces: the sum of `spans` by
+    trace.
     rejected_spans were left out, for the reasons in `rejection_message` (no span contents in it).
     body_bytes: size of the request, the measure of queue limits.
     """
@@ -103,11 +112,29 @@ class SpanBatch:
 def summarize(spans: Iterable[Row], genai: dict[int, GenAiFacts]) -> dict[TraceKey, TraceDelta]:
     """Sum rows (SPAN_COLUMNS order) by trace. `genai` maps a row's position to its facts.
 
-    A trace ends where its last span ends or, lacking an end, starts; so no trace has a negative duration.
+    A trace ends where its last span ends or, lacking an end, starts; so no trace has a negative
+    duration.
     """
     traces: dict[TraceKey, TraceDelta] = {}
     for index, row in enumerate(spans):
-        tenant_id, trace_id, span_id, parent_id, start_ns, end_ns, _, _, _, status, _, _, _, _, service, name = row[:16]
+        (
+            tenant_id,
+            trace_id,
+            span_id,
+            parent_id,
+            start_ns,
+            end_ns,
+            _,
+            _,
+            _,
+            status,
+            _,
+            _,
+            _,
+            _,
+            service,
+            name,
+        ) = row[:16]
         key = (tenant_id, trace_id)
         delta = traces.get(key)
         if delta is None:
@@ -140,7 +167,13 @@ def merge_traces(batches: Iterable[SpanBatch]) -> dict[TraceKey, TraceDelta]:
 
 
 def _extend(
-    delta: TraceDelta, span_id: SpanId, parent_id: SpanId | None, start_ns: int, end_ns: int, service: str, name: str
+    delta: TraceDelta,
+    span_id: SpanId,
+    parent_id: SpanId | None,
+    start_ns: int,
+    end_ns: int,
+    service: str,
+    name: str,
 ) -> None:
     if start_ns < delta.start_time_ns:
         delta.start_time_ns = start_ns

@@ -1,7 +1,8 @@
 """What a span says about generative AI, under whichever convention it was written.
 
-`ALIASES` is the one place that knows attribute names; the first name that a span carries wins. Sources: OpenTelemetry GenAI semantic
-conventions (current, and before 1.37), OpenInference, OpenLLMetry, msgtrace-sdk.
+`ALIASES` is the one place that knows attribute names; the first name that a span carries wins.
+Sources: OpenTelemetry GenAI semantic conventions (current, and before 1.37), OpenInference,
+OpenLLMetry, msgtrace-sdk.
 Raw attributes are stored as they came; what is read here only feeds the trace summary.
 """
 
@@ -44,18 +45,49 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "cost": ("gen_ai.usage.cost.amount", "llm.cost.total"),
     "cost_parts": ("gen_ai.usage.cost.input_tokens", "gen_ai.usage.cost.output_tokens"),
-    "session_id": ("gen_ai.conversation.id", "session.id", "traceloop.association.properties.session_id"),
+    "session_id": (
+        "gen_ai.conversation.id",
+        "session.id",
+        "traceloop.association.properties.session_id",
+    ),
     "user_id": ("user.id", "enduser.id"),
     "workflow_name": ("workflow.name", "traceloop.workflow.name", "msgflux.workflow.name"),
 }
 
 NOT_MODEL_CALLS = frozenset(
-    "tool execute_tool agent invoke_agent create_agent invoke_workflow plan workflow task chain retriever retrieval reranker "
-    "guardrail evaluator prompt flow module generator toollibrary localtool mcptool".split()
+    [
+        "tool",
+        "execute_tool",
+        "agent",
+        "invoke_agent",
+        "create_agent",
+        "invoke_workflow",
+        "plan",
+        "workflow",
+        "task",
+        "chain",
+        "retriever",
+        "retrieval",
+        "reranker",
+        "guardrail",
+        "evaluator",
+        "prompt",
+        "flow",
+        "module",
+        "generator",
+        "toollibrary",
+        "localtool",
+        "mcptool",
+    ]
 )
-"""Operations whose spans may repeat the tokens and cost of the model calls beneath them; these are not summed."""
+"""Operations whose spans may repeat the tokens and cost of the model calls beneath them.
 
-STATING_KEYS = frozenset(name for field, names in ALIASES.items() if field != "operation" for name in names)
+These are not summed.
+"""
+
+STATING_KEYS = frozenset(
+    name for field, names in ALIASES.items() if field != "operation" for name in names
+)
 """A span with none of these keys states no facts."""
 
 MAX_TOKENS = 2**31 - 1
@@ -112,12 +144,22 @@ def _text(attributes: Mapping[str, Any], field: str) -> str | None:
 
 def _tokens(attributes: Mapping[str, Any], field: str) -> int:
     value = _lookup(attributes, field)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TOKENS:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value <= MAX_TOKENS
+    ):
         return 0
     return int(value)
 
 
 def _cost(attributes: Mapping[str, Any]) -> float:
     total = _lookup(attributes, "cost")
-    parts = [total] if total is not None else [attributes.get(name, 0.0) for name in ALIASES["cost_parts"]]
-    return sum(float(part) for part in parts if isinstance(part, int | float) and 0 <= part <= MAX_COST)
+    parts = (
+        [total]
+        if total is not None
+        else [attributes.get(name, 0.0) for name in ALIASES["cost_parts"]]
+    )
+    return sum(
+        float(part) for part in parts if isinstance(part, int | float) and 0 <= part <= MAX_COST
+    )

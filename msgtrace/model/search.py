@@ -14,7 +14,7 @@ EXACT_TOTAL_CAP = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The place after the trace with this start and id, in the order newest start first, then greatest id."""
+    """The place after the trace with this start and id, in the list's order."""
 
     start_time_ns: int
     trace_id: TraceId
@@ -25,8 +25,9 @@ class TraceFilter:
     """Which traces match; None asks nothing, and all that is asked must hold.
 
     service_name: any span of the trace is of this service. name: any span has exactly this name.
-    attributes: (key, value) pairs that a span, or the resource of it, carries; a value matches the text form of a string, number or
-    boolean. service_name, name and attributes must hold for one and the same span.
+    attributes: (key, value) pairs that a span, or the resource of it, carries; a value matches the
+    text form of a string, number or boolean. service_name, name and attributes must hold for one
+    and the same span.
     start_ns, end_ns: the trace starts in [start_ns, end_ns).
     text: case-insensitive part of a span's name, status message or attribute text.
     """
@@ -48,7 +49,10 @@ class TraceFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceSearch:
-    """A filter and which page of its matches. `after` and `offset` are alternatives; `after` is stable, `offset` is not."""
+    """A filter and which page of its matches.
+
+    `after` and `offset` are alternatives; `after` is stable, `offset` is not.
+    """
 
     filter: TraceFilter = field(default_factory=TraceFilter)
     limit: int = DEFAULT_LIMIT
@@ -58,7 +62,10 @@ class TraceSearch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracePage:
-    """Matches, newest first. `total` counts all matches of the filter, up to EXACT_TOTAL_CAP; beyond it is a lower bound."""
+    """Matches, newest first.
+
+    `total` counts all matches of the filter, up to EXACT_TOTAL_CAP; beyond it is a lower bound.
+    """
 
     traces: list[TraceSummary]
     total: int

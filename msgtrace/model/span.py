@@ -1,7 +1,9 @@
 """One span as it is stored and read: OTLP's fields under OTLP's names.
 
-Two shapes of the same thing. `SPAN_COLUMNS` is the order of a row on the write path, where no object per span exists.
-`Span` is what a reader gets. JSON columns hold the text that `otlp.values` makes; it is passed on unparsed.
+Two shapes of the same thing. `SPAN_COLUMNS` is the order of a row on the write path, where no
+object per span exists.
+`Span` is what a reader gets. JSON columns hold the text that `otlp.values` makes; it is passed on
+unparsed.
 """
 
 from __future__ import annotations
@@ -49,7 +51,10 @@ SPAN_COLUMNS = (
     "events",
     "links",
 )
-"""Order of one row tuple. From `flags` on, None stands for the proto3 default (0, "", empty); so does it for the parent."""
+"""Order of one row tuple.
+
+From `flags` on, None stands for the proto3 default (0, "", empty); so does it for the parent.
+"""
 
 RESOURCE_COLUMNS = (
     "tenant_id",
@@ -98,7 +103,8 @@ class InstrumentationScope:
 class Span:
     """One stored span. `kind` and `status_code` are OTLP's numbers, unknown ones included.
 
-    attributes: a JSON object; events and links: JSON arrays (see `otlp.values` for the tagged values).
+    attributes: a JSON object; events and links: JSON arrays (see `otlp.values` for the tagged
+    values).
     parent_span_id is None for a root span.
     """
 
@@ -125,5 +131,8 @@ class Span:
 
     @property
     def duration_ns(self) -> int:
-        """End minus start as sent: negative for a clock that stepped back, and for a span without an end."""
+        """End minus start as sent.
+
+        Negative for a clock that stepped back, and for a span without an end.
+        """
         return self.end_time_ns - self.start_time_ns

@@ -1,6 +1,7 @@
-"""How text with U+0000 is stored: PostgreSQL refuses that character in text and in JSON, OTLP allows it.
+"""How text with U+0000 is stored.
 
-In a table U+0000 stands as "␀0" and a genuine "␀" (U+2400) as "␀␀", on every backend, in text columns and in JSON text. The
+PostgreSQL refuses that character in text and in JSON, OTLP allows it. In a table U+0000 stands as
+"␀0" and a genuine "␀" (U+2400) as "␀␀", on every backend, in text columns and in JSON text. The
 decoder escapes, the readers of the backends undo it; nothing else sees escaped text.
 """
 
@@ -16,7 +17,8 @@ MAX_LABEL_CHARS = 255
 _ESCAPED = {"\0": MARK + "0", MARK: MARK + MARK}
 _TO_ESCAPE = re.compile(f"[\0{MARK}]")
 _TO_UNESCAPE = re.compile(f"{MARK}(.)", re.DOTALL)
-# A pair of backslashes is matched first, so that the text `\u0000` written as `\\u0000` is left alone.
+# A pair of backslashes is matched first, so that the text `\u0000` written as `\\u0000` is left
+# alone.
 _TO_ESCAPE_IN_JSON = re.compile(rf"\\\\|\\u0000|{MARK}")
 
 
@@ -35,9 +37,10 @@ def unescape_text(stored: str) -> str:
 
 
 def stored_label(text: str) -> str:
-    """A derived, indexed text (service, session, user, …) as it is stored: cut to MAX_LABEL_CHARS, then escaped.
+    """A derived, indexed text (service, session, user, …) as it is stored.
 
-    The attribute that it was derived from keeps the whole text.
+    It is cut to MAX_LABEL_CHARS, then escaped. The attribute that it was derived from keeps the
+    whole text.
     """
     return escape_text(text[:MAX_LABEL_CHARS])
 

@@ -1,4 +1,7 @@
-"""A trace as readers get it: its summary for lists, all its spans for the detail, and sums over many."""
+"""A trace as readers get it.
+
+Its summary for lists, all its spans for the detail, and sums over many.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ from msgtrace.model.span import Span, SpanId, TraceId
 class TraceSummary:
     """One line of the trace list.
 
-    root_span_id is None until a span without a parent is stored; root_span_name and service_name are then those of the
-    earliest span. service_name is the root's service, services are all. models and services are sorted.
+    root_span_id is None until a span without a parent is stored; root_span_name and service_name
+    are then those of the earliest span. service_name is the root's service, services are all.
+    models and services are sorted.
     """
 
     trace_id: TraceId
@@ -48,7 +52,10 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceStats:
-    """Sums over the traces that match a search. Percentiles are nearest-rank, None when there is no trace."""
+    """Sums over the traces that match a search.
+
+    Percentiles are nearest-rank, None when there is no trace.
+    """
 
     total_traces: int
     traces_with_errors: int

@@ -1,9 +1,10 @@
 """Decode OTLP/protobuf trace exports into rows.
 
 Path: receivers → [otlp.decode] → pipeline.batcher → storage.
-Pure: bytes in, SpanBatch out; no I/O, no settings, no object per span beside its row tuple. A native decoder may take this module's
-place. What a span must satisfy is decided here alone: ids of the right length that are not all zero; anything else about it is
-kept as it came. Times beyond 2**63-1 ns (the year 2262) are stored as 2**63-1.
+Pure: bytes in, SpanBatch out; no I/O, no settings, no object per span beside its row tuple. A
+native decoder may take this module's place. What a span must satisfy is decided here alone: ids of
+the right length that are not all zero; anything else about it is kept as it came. Times beyond
+2**63-1 ns (the year 2262) are stored as 2**63-1.
 Source: opentelemetry-proto trace.proto, docs/specification.md "Partial Success".
 """
 
@@ -34,7 +35,10 @@ from msgtrace.model.units import MAX_INT64
 from msgtrace.otlp.values import EMPTY_LIST, attributes_to_json, plain_map, to_json
 
 UNKNOWN_SERVICE = "unknown_service"
-"""The service of spans whose resource names none; the name that the OpenTelemetry resource conventions give it."""
+"""The service of spans whose resource names none.
+
+The name that the OpenTelemetry resource conventions give it.
+"""
 
 _NO_TRACE = bytes(TRACE_ID_BYTES)
 _NO_SPAN = bytes(SPAN_ID_BYTES)
@@ -60,7 +64,7 @@ def decode_export_request(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) 
         _decode_resource_spans(resource_spans, tenant_id, batch, rejected)
     batch.traces = summarize(batch.spans, batch.genai)
     batch.rejected_spans = rejected.total()
-    batch.rejection_message = "; ".join(f"{count} × {why}" for why, count in rejected.items())
+    batch.rejection_message = "; ".join(f"{count} spans: {why}" for why, count in rejected.items())
     return batch
 
 
@@ -81,7 +85,9 @@ def _decode_resource_spans(
     service_name = stored_label(_service_name(resource.attributes))
     for scope_spans in envelope.scope_spans:
         scope_id = _decode_scope(scope_spans, tenant_id, batch)
-        _decode_spans(scope_spans.spans, (tenant_id, resource_id, scope_id, service_name), batch, rejected)
+        _decode_spans(
+            scope_spans.spans, (tenant_id, resource_id, scope_id, service_name), batch, rejected
+        )
 
 
 def _decode_scope(envelope: ScopeSpans, tenant_id: TenantId, batch: SpanBatch) -> int:

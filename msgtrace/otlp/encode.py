@@ -1,6 +1,7 @@
 """What goes back to a sender, as protobuf.
 
-Sources: opentelemetry-proto docs/specification.md "Full Success", "Partial Success", "Failures"; google.rpc.Status and RetryInfo.
+Sources: opentelemetry-proto docs/specification.md "Full Success", "Partial Success", "Failures";
+google.rpc.Status and RetryInfo.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from msgtrace.model.batch import SpanBatch
 
 
 def encode_export_response(batch: SpanBatch) -> bytes:
-    """ExportTraceServiceResponse for a stored batch; partial_success only if spans were rejected."""
+    """ExportTraceServiceResponse for a stored batch.
+
+    Partial_success only if spans were rejected.
+    """
     if not batch.rejected_spans:
         return b""
     partial_success = ExportTracePartialSuccess(
@@ -26,16 +30,21 @@ def encode_export_response(batch: SpanBatch) -> bytes:
 
 
 def encode_status(code: int, message: str, retry_after_s: int | None) -> bytes:
-    """google.rpc.Status with the gRPC `code`, and a RetryInfo detail if the sender may come back."""
+    """google.rpc.Status with the gRPC `code`; a RetryInfo detail if the sender may come back."""
     status = Status(code=code, message=message)
     if retry_after_s is not None:
         status.details.add().Pack(_retry_info(retry_after_s))
-    return status.SerializeToString()
+    serialized: bytes = status.SerializeToString()
+    return serialized
 
 
 def encode_retry_info(retry_after_s: int) -> bytes:
-    """A bare RetryInfo: OpenTelemetry's Python gRPC exporter reads the delay from it, not from the status details."""
-    return _retry_info(retry_after_s).SerializeToString()
+    """A bare RetryInfo.
+
+    OpenTelemetry's Python gRPC exporter reads the delay from it, not from the status details.
+    """
+    serialized: bytes = _retry_info(retry_after_s).SerializeToString()
+    return serialized
 
 
 def _retry_info(retry_after_s: int) -> RetryInfo:

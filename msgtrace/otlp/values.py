@@ -1,9 +1,10 @@
 """OTLP attribute values as JSON text and back, without loss.
 
-Strings, booleans, arrays and maps are JSON's own. An integer has neither fraction nor exponent, a double has one of them. What
-JSON cannot say is a map with one key that begins with "$":
-{"$bytes": base64}, {"$int": decimal text} beyond ±(2**53 - 1), {"$double": "NaN" | "Infinity" | "-Infinity"}, {"$strindex": n},
-{"$map": [[key, value], ...]} for a map with repeated keys, a key by string index, or a single key that begins with "$".
+Strings, booleans, arrays and maps are JSON's own. An integer has neither fraction nor exponent, a
+double has one of them. What JSON cannot say is a map with one key that begins with "$":
+{"$bytes": base64}, {"$int": decimal text} beyond ±(2**53 - 1), {"$double": "NaN" | "Infinity" |
+"-Infinity"}, {"$strindex": n}, {"$map": [[key, value], ...]} for a map with repeated keys, a key by
+string index, or a single key that begins with "$".
 An unset value is null. Source: opentelemetry-proto common.proto, AnyValue and KeyValue.
 """
 
@@ -80,7 +81,9 @@ def value_from_plain(plain: Any) -> AnyValue:
         case float():
             return AnyValue(double_value=plain)
         case list():
-            return AnyValue(array_value=ArrayValue(values=[value_from_plain(each) for each in plain]))
+            return AnyValue(
+                array_value=ArrayValue(values=[value_from_plain(each) for each in plain])
+            )
         case dict():
             return _value_from_map(plain)
     raise TypeError(f"not a JSON value: {type(plain).__name__}")
@@ -104,7 +107,7 @@ def _plain_int(number: int) -> Any:
 def _plain_double(number: float) -> Any:
     if number - number == 0.0:
         return number
-    word = "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"  # noqa: PLR0124 - NaN is what differs from itself
+    word = "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
     return {"$double": word}
 
 

@@ -1,9 +1,10 @@
 """Group commit: batches that arrive while the database is busy are written together.
 
 Path: receivers → otlp.decode → [pipeline.batcher] → storage.
-No timer: a free writer takes what waits, up to `max_batch_bytes`; while all are busy the next flush grows. An idle collector commits
-each request at once, a loaded one commits large flushes.
-Bounded: what waits and what is being written is at most `max_queued_bytes`, measured in request bytes; beyond it Overloaded at once.
+No timer: a free writer takes what waits, up to `max_batch_bytes`; while all are busy the next flush
+grows. An idle collector commits each request at once, a loaded one commits large flushes.
+Bounded: what waits and what is being written is at most `max_queued_bytes`, measured in request
+bytes; beyond it Overloaded at once.
 Not here: decoding, retries, tenancy, retention.
 """
 
@@ -29,7 +30,10 @@ class _Waiting:
 
 
 class Batcher:
-    """A SpanSink over a SpanWriter. Enter it to start writing; leaving it writes what still waits."""
+    """A SpanSink over a SpanWriter.
+
+    Enter it to start writing; leaving it writes what still waits.
+    """
 
     def __init__(self, writer: SpanWriter, *, max_batch_bytes: int, max_queued_bytes: int) -> None:
         self._writer = writer
@@ -72,7 +76,8 @@ class Batcher:
             raise Overloaded("the collector is stopping")
         if self._queued_bytes and self._queued_bytes + batch.body_bytes > self._max_queued_bytes:
             raise Overloaded(
-                f"{self._queued_bytes} bytes of spans wait for the database, the limit is {self._max_queued_bytes}"
+                f"{self._queued_bytes} bytes of spans wait for the database,"
+                f" the limit is {self._max_queued_bytes}"
             )
         waiting = _Waiting(batch, asyncio.get_running_loop().create_future())
         self._queued_bytes += batch.body_bytes
@@ -90,7 +95,9 @@ class Batcher:
         while group_bytes < self._max_batch_bytes and not self._queue.empty():
             waiting = self._queue.get_nowait()
             if waiting is None:
-                self._queue.put_nowait(None)  # it is the last: the sentinels of closing come after all batches
+                self._queue.put_nowait(
+                    None
+                )  # it is the last: the sentinels of closing come after all batches
                 break
             group.append(waiting)
             group_bytes += waiting.batch.body_bytes
@@ -100,7 +107,9 @@ class Batcher:
         try:
             await self._writer.write_spans([waiting.batch for waiting in group])
         except Unavailable as error:
-            logger.warning("batch_write_unavailable", extra={"requests": len(group), "reason": str(error)})
+            logger.warning(
+                "batch_write_unavailable", extra={"requests": len(group), "reason": str(error)}
+            )
             _fail(group, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, every sender gets an answer and the writer goes on
             await self._isolate(group, error)
@@ -115,7 +124,12 @@ class Batcher:
             return
         spans = len(group[0].batch.spans)
         logger.error("batch_write_refused", extra={"spans": spans}, exc_info=error)
-        _fail(group, error if isinstance(error, StorageError) else StorageError("the batch could not be written"))
+        _fail(
+            group,
+            error
+            if isinstance(error, StorageError)
+            else StorageError("the batch could not be written"),
+        )
 
 
 def _succeed(group: list[_Waiting]) -> None:

@@ -13,7 +13,8 @@ class SpanSink(Protocol):
     async def submit(self, batch: SpanBatch) -> None:
         """Return once every span of the batch is durable.
 
-        Raises Unavailable if nothing of it was stored and a retry may help, StorageError if it will not.
+        Raises Unavailable if nothing of it was stored and a retry may help, StorageError if it will
+        not.
         A caller that stops waiting changes nothing: the batch may still be stored.
         """
         ...

@@ -23,13 +23,16 @@ def is_compressed(coding: str) -> bool:
         return False
     if name in _GZIP:
         return True
-    raise UnsupportedCompression(f"Content-Encoding {coding[:40]!r} is not supported; use gzip or none")
+    raise UnsupportedCompression(
+        f"Content-Encoding {coding[:40]!r} is not supported; use gzip or none"
+    )
 
 
 def inflate_gzip(body: bytes, max_bytes: int) -> bytes:
     """The content of a gzip body; concatenated members count as one.
 
-    Never holds more than `max_bytes` of content. Raises RequestTooLarge beyond it, MalformedRequest for anything but whole gzip members.
+    Never holds more than `max_bytes` of content. Raises RequestTooLarge beyond it, MalformedRequest
+    for anything but whole gzip members.
     """
     parts: list[bytes] = []
     size, rest = 0, body

@@ -1,6 +1,7 @@
 """OTLP/gRPC: TraceService/Export on raw bytes.
 
-Bytes in and out, because an exception in a gRPC (de)serializer becomes UNKNOWN, which no sender retries.
+Bytes in and out, because an exception in a gRPC (de)serializer becomes UNKNOWN, which no sender
+retries.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ async def serve_grpc(export: TraceExport, host: str, port: int) -> AsyncIterator
     server = grpc.aio.server(options=_options(export.max_request_bytes))
     server.add_generic_rpc_handlers([_trace_service(export)])
     try:
-        bound_port = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        bound_port = server.add_insecure_port(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        )
     except RuntimeError as error:
         raise PortUnavailable(port_in_use(host, port, "MSGTRACE_GRPC_PORT")) from error
     await server.start()
@@ -44,7 +47,8 @@ async def serve_grpc(export: TraceExport, host: str, port: int) -> AsyncIterator
 
 def _options(max_request_bytes: int) -> list[tuple[str, int]]:
     return [
-        # Also ends inflating at the limit. gRPC's own default of 4 MiB is less than one long prompt may need.
+        # Also ends inflating at the limit. gRPC's own default of 4 MiB is less than one long prompt
+        # may need.
         ("grpc.max_receive_message_length", max_request_bytes),
         # A second collector on the same port must fail, not share it in silence.
         ("grpc.so_reuseport", 0),
@@ -67,14 +71,19 @@ def _trace_service(export: TraceExport) -> grpc.GenericRpcHandler:
         raise AssertionError("abort does not return")
 
     # None for the (de)serializers: bytes go through as they are.
-    methods = {"Export": grpc.unary_unary_rpc_method_handler(handle, None, None)}
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "Export": grpc.unary_unary_rpc_method_handler(handle, None, None)
+    }
     return grpc.method_handlers_generic_handler(TRACE_SERVICE, methods)
 
 
 async def _abort(context: Context, answer: Answer) -> None:
     """End the call with a Trailers-Only error: Java's sender reads the status nowhere else."""
     trailers: list[tuple[str, bytes]] = [
-        ("grpc-status-details-bin", encode_status(answer.code_number, answer.message, answer.retry_after_s))
+        (
+            "grpc-status-details-bin",
+            encode_status(answer.code_number, answer.message, answer.retry_after_s),
+        )
     ]
     if answer.retry_after_s is not None:
         trailers.append(("google.rpc.retryinfo-bin", encode_retry_info(answer.retry_after_s)))

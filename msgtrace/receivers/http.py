@@ -1,6 +1,7 @@
 """OTLP/HTTP: protobuf over POST, on the standard path and on the two that real senders also use.
 
-No redirect for a trailing slash: OpenTelemetry's Python exporter takes a redirect for success and the data is gone.
+No redirect for a trailing slash: OpenTelemetry's Python exporter takes a redirect for success and
+the data is gone.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ def _error_response(answer: Answer) -> Response:
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = _HTTP_CODES.get(error.status_code, grpc.StatusCode.INVALID_ARGUMENT)
-    message = f"{error.detail}: {request.method} {request.url.path[:200]}; exports go to POST {STANDARD_PATH}"
+    asked = f"{request.method} {request.url.path[:200]}"
+    message = f"{error.detail}: {asked}; exports go to POST {STANDARD_PATH}"
     response = _error_response(Answer(code, error.status_code, message, None))
     response.headers.update(error.headers or {})
     return response

@@ -1,6 +1,7 @@
-"""The one table from errors to answers, for both wires. It answers the sender's question: may I resend?
+"""The one table from errors to answers, for both wires.
 
-Source: opentelemetry-proto docs/specification.md "Failures", "Retryable Response Codes".
+It answers the sender's question: may I resend? Source: opentelemetry-proto docs/specification.md
+"Failures", "Retryable Response Codes".
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ class Answer:
 
 
 def answer_for(error: Exception) -> Answer:
-    """The nearest class in the error's ancestry decides. Anything not raised on purpose is INTERNAL/500, logged, and kept to ourselves."""
+    """The nearest class in the error's ancestry decides.
+
+    Anything not raised on purpose is INTERNAL/500, logged, and kept to ourselves.
+    """
     for ancestor in type(error).__mro__:
         if ancestor in _CODES:
             retry_after_s = error.retry_after_s if isinstance(error, Unavailable) else None

@@ -1,4 +1,7 @@
-"""Open the backend that a database URL names. The only module that knows which backends there are."""
+"""Open the backend that a database URL names.
+
+The only module that knows which backends there are.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,10 @@ _POSTGRES_SCHEMES = ("postgresql", "postgres")
 async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
     """The storage of `settings.database_url`, reachable and with the schema this program needs.
 
-    Waits up to `connect_timeout_s` for a database that is not there yet. Migrates unless `auto_migrate` is off.
-    Raises InvalidSetting for an unknown URL scheme, DatabaseUnusable or SchemaMismatch for a database that will not do.
+    Waits up to `connect_timeout_s` for a database that is not there yet. Migrates unless
+    `auto_migrate` is off.
+    Raises InvalidSetting for an unknown URL scheme, DatabaseUnusable or SchemaMismatch for a
+    database that will not do.
     """
     if _scheme(settings) in _SQLITE_SCHEMES:
         from msgtrace.storage.sqlite.backend import SqliteStorage  # noqa: PLC0415 - loads one backend only
@@ -34,7 +39,10 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
 
 
 async def migrate_database(settings: Settings) -> list[str]:
-    """Apply what is pending; return the names of the applied migrations. Raises as `open_storage` does."""
+    """Apply what is pending.
+
+    Return the names of the applied migrations. Raises as `open_storage` does.
+    """
     if _scheme(settings) in _SQLITE_SCHEMES:
         from msgtrace.storage.sqlite.schema import migrate_sqlite  # noqa: PLC0415 - loads one backend only
 
@@ -47,8 +55,8 @@ async def migrate_database(settings: Settings) -> list[str]:
 def _scheme(settings: Settings) -> str:
     scheme = urlsplit(settings.database_url).scheme
     if scheme not in _SQLITE_SCHEMES + _POSTGRES_SCHEMES:
+        url = mask_password(settings.database_url)
         raise InvalidSetting(
-            "MSGTRACE_DATABASE_URL",
-            f"must begin with sqlite:/// or postgresql://, not {mask_password(settings.database_url)!r}",
+            "MSGTRACE_DATABASE_URL", f"must begin with sqlite:/// or postgresql://, not {url!r}"
         )
     return scheme

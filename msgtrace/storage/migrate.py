@@ -1,6 +1,7 @@
-"""Which migrations exist, and which of them a database still needs. Applying them is the backend's part.
+"""Which migrations exist, and which of them a database still needs.
 
-Migrations are plain SQL, `migrations/<backend>/NNNN_name.sql`, applied in order under a lock and recorded with a checksum.
+Applying them is the backend's part. Migrations are plain SQL, `migrations/<backend>/NNNN_name.sql`,
+applied in order under a lock and recorded with a checksum.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def load_migrations(backend: str) -> tuple[Migration, ...]:
 def pending_migrations(backend: str, applied: Mapping[int, str]) -> list[Migration]:
     """What a database still needs. `applied` maps the numbers it has to their checksums.
 
-    Raises SchemaMismatch if the database is newer than this program, or has a migration that differs from ours.
+    Raises SchemaMismatch if the database is newer than this program, or has a migration that
+    differs from ours.
     """
     known = load_migrations(backend)
     newest = known[-1].number

@@ -1,6 +1,8 @@
-"""All that the rest of the program knows about storage. The promises here are what tests/contract proves for every backend.
+"""All that the rest of the program knows about storage.
 
-Every method may raise StorageUnavailable (a retry may help) or StorageError (it will not). No driver exception leaves a backend.
+The promises here are what tests/contract proves for every backend.
+Every method may raise StorageUnavailable (a retry may help) or StorageError (it will not). No
+driver exception leaves a backend.
 """
 
 from __future__ import annotations
@@ -26,17 +28,21 @@ class SpanWriter(Protocol):
     async def write_spans(self, batches: Sequence[SpanBatch]) -> int:
         """Store all batches in one transaction; return how many spans were new.
 
-        When it returns, the spans survive a crash of this process, of the database and of the machine.
-        Idempotent: a span is known by (tenant, trace_id, span_id, start time); the first write of it stays, others count for nothing.
-        Trace summaries count each stored span once, whatever the order and the concurrency of writes.
+        When it returns, the spans survive a crash of this process, of the database and of the
+        machine.
+        Idempotent: a span is known by (tenant, trace_id, span_id, start time); the first write of
+        it stays, others count for nothing.
+        Trace summaries count each stored span once, whatever the order and the concurrency of
+        writes.
         All or nothing: after an error no span of this call is kept.
         """
         ...
 
 
 class TraceReader(Protocol):
-    """What the query side needs. A read sees every write that returned before it began, and never waits for a writer.
+    """What the query side needs.
 
+    A read sees every write that returned before it began, and never waits for a writer.
     Raises QueryTimeout when a read runs longer than the time it was given.
     """
 
@@ -60,7 +66,10 @@ class TraceReader(Protocol):
         ...
 
     async def list_operations(self, tenant_id: TenantId, service_name: str) -> list[Operation]:
-        """The distinct (name, kind) of the service's stored spans, sorted; empty for an unknown service."""
+        """The distinct (name, kind) of the service's stored spans, sorted.
+
+        Empty for an unknown service.
+        """
         ...
 
 
@@ -75,7 +84,10 @@ class StorageAdmin(Protocol):
         ...
 
     async def delete_traces(self, tenant_id: TenantId, trace_filter: TraceFilter) -> int:
-        """Delete every matching trace; return how many. Interrupted, it leaves whole traces only."""
+        """Delete every matching trace.
+
+        Return how many. Interrupted, it leaves whole traces only.
+        """
         ...
 
     async def check(self) -> None:
@@ -89,7 +101,10 @@ class StorageAdmin(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageStatus:
-    """What `msgtrace-admin status` shows. `url` has no password in it; `schema_version` is the newest applied migration."""
+    """What `msgtrace-admin status` shows.
+
+    `url` has no password in it; `schema_version` is the newest applied migration.
+    """
 
     backend: str
     url: str

@@ -1,6 +1,7 @@
-"""Read traces with SQL that every backend understands; a backend adds how to run it and its dialect.
+"""Read traces with SQL that every backend understands.
 
-SQL here has `?` for each value. `ReadSql` runs statements in one snapshot and returns their rows as tuples.
+A backend adds how to run it, and its dialect. SQL here has `?` for each value. `ReadSql` runs
+statements in one snapshot and returns their rows as tuples.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from msgtrace.model.span import (
     TenantId,
     TraceId,
 )
-from msgtrace.model.text import escape_text, stored_label, unescape_json, unescape_text
+from msgtrace.model.text import stored_label, unescape_json, unescape_text
 from msgtrace.model.trace import Operation, Trace, TraceStats, TraceSummary
 from msgtrace.storage.search import Dialect, filter_conditions, join_conditions, page_conditions
 
@@ -34,11 +35,13 @@ Statement = tuple[str, Sequence[Any]]
 ReadSql = Callable[[Sequence[Statement]], Awaitable[list[list[Row]]]]
 
 _SUMMARY = """
-SELECT t.trace_id, t.start_time_ns, t.end_time_ns, t.span_count, t.error_count, t.root_has_parent, t.root_span_id,
-    t.root_span_name, t.root_service_name, t.services, t.workflow_name, t.session_id, t.user_id, t.models,
-    t.input_tokens, t.output_tokens, t.cost
+SELECT t.trace_id, t.start_time_ns, t.end_time_ns, t.span_count, t.error_count,
+    t.root_has_parent, t.root_span_id, t.root_span_name, t.root_service_name, t.services,
+    t.workflow_name, t.session_id, t.user_id, t.models, t.input_tokens, t.output_tokens, t.cost
 FROM traces t
 """
+
+_NEWEST_FIRST = "ORDER BY t.start_time_ns DESC, t.trace_id DESC"
 
 # The summary's times let PostgreSQL look into the partitions of the trace's days only.
 _OF_TRACE = """
@@ -48,21 +51,22 @@ s.tenant_id = ? AND s.trace_id = ?
 """
 
 _SPANS = f"""
-SELECT s.resource_id, s.scope_id, s.trace_id, s.span_id, s.parent_span_id, s.start_time_ns, s.end_time_ns, s.kind,
-    s.status_code, s.flags, s.dropped_attributes_count, s.dropped_events_count, s.dropped_links_count,
+SELECT s.resource_id, s.scope_id, s.trace_id, s.span_id, s.parent_span_id,
+    s.start_time_ns, s.end_time_ns, s.kind, s.status_code, s.flags,
+    s.dropped_attributes_count, s.dropped_events_count, s.dropped_links_count,
     s.service_name, s.name, s.status_message, s.trace_state, s.attributes, s.events, s.links
 FROM spans s WHERE {_OF_TRACE} ORDER BY s.start_time_ns, s.span_id
-"""
+"""  # noqa: S608 - built from constants
 
 _RESOURCES = f"""
 SELECT resource_id, attributes, dropped_attributes_count, entity_refs, schema_url FROM resources
 WHERE tenant_id = ? AND resource_id IN (SELECT s.resource_id FROM spans s WHERE {_OF_TRACE})
-"""
+"""  # noqa: S608 - built from constants
 
 _SCOPES = f"""
 SELECT scope_id, name, version, attributes, dropped_attributes_count, schema_url FROM scopes
 WHERE tenant_id = ? AND scope_id IN (SELECT s.scope_id FROM spans s WHERE {_OF_TRACE})
-"""
+"""  # noqa: S608 - built from constants
 
 _STATS = """
 SELECT count(*), count(*) FILTER (WHERE error_count > 0), sum(span_count), sum(error_count),
@@ -82,7 +86,10 @@ _SERVICES = """
 WITH RECURSIVE service (name) AS (
     SELECT min(service_name) FROM spans WHERE tenant_id = ?
     UNION ALL
-    SELECT (SELECT min(s.service_name) FROM spans s WHERE s.tenant_id = ? AND s.service_name > service.name)
+    SELECT (
+        SELECT min(s.service_name) FROM spans s
+        WHERE s.tenant_id = ? AND s.service_name > service.name
+    )
     FROM service WHERE service.name IS NOT NULL
 )
 SELECT name FROM service WHERE name IS NOT NULL
@@ -92,7 +99,10 @@ _OPERATIONS = "SELECT DISTINCT name, kind FROM spans WHERE tenant_id = ? AND ser
 
 
 class SqlReader:
-    """A TraceReader over `read` and `dialect`. `read_list` turns a services or models column into a list."""
+    """A TraceReader over `read` and `dialect`.
+
+    `read_list` turns a services or models column into a list.
+    """
 
     def __init__(
         self, read: ReadSql, dialect: Dialect, read_list: Callable[[Any], list[str]]
@@ -104,9 +114,11 @@ class SqlReader:
     async def find_traces(self, tenant_id: TenantId, search: TraceSearch) -> TracePage:
         """See TraceReader."""
         where, values = join_conditions(page_conditions(self._dialect, search))
-        page_sql = f"{_SUMMARY} WHERE {where} ORDER BY t.start_time_ns DESC, t.trace_id DESC LIMIT ? OFFSET ?"
+        page_sql = f"{_SUMMARY} WHERE {where} {_NEWEST_FIRST} LIMIT ? OFFSET ?"
         where, all_values = join_conditions(filter_conditions(self._dialect, search.filter))
-        count_sql = f"SELECT count(*) FROM (SELECT 1 FROM traces t WHERE {where} LIMIT ?) AS matches"  # noqa: S608 - constant conditions
+        count_sql = (
+            f"SELECT count(*) FROM (SELECT 1 FROM traces t WHERE {where} LIMIT ?) AS matches"  # noqa: S608 - constant conditions
+        )
         # One more than asked tells whether there is a next page.
         page, [(total,)] = await self._read(
             [
@@ -179,7 +191,7 @@ class SqlReader:
         where, values = join_conditions(page_conditions(self._dialect, search))
         sql = (
             f"SELECT t.trace_id, t.start_time_ns FROM traces t WHERE {where}"  # noqa: S608 - constant conditions
-            " ORDER BY t.start_time_ns DESC, t.trace_id DESC LIMIT ?"
+            f" {_NEWEST_FIRST} LIMIT ?"
         )
         [rows] = await self._read([(sql, [tenant_id, *values, search.limit])])
         return [TraceId(row[0]) for row in rows], Cursor(rows[-1][1], rows[-1][0]) if rows else None
@@ -211,7 +223,7 @@ async def delete_matching(
     tenant_id: TenantId,
     trace_filter: TraceFilter,
 ) -> int:
-    """Delete page by page from newest to oldest, so that it ends however many traces arrive meanwhile."""
+    """Delete page by page, newest first: it ends, however many traces arrive meanwhile."""
     deleted = 0
     search = TraceSearch(filter=trace_filter, limit=MAX_LIMIT)
     while True:

@@ -1,4 +1,7 @@
-"""Tell the new spans of a flush from those that were sent before. Only the slow path of a write comes here."""
+"""Tell the new spans of a flush from those that were sent before.
+
+Only the slow path of a write comes here.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""A TraceFilter as SQL conditions over `traces t` and `spans s`. The order and meaning are decided here, the SQL by each backend.
+"""A TraceFilter as SQL conditions over `traces t` and `spans s`.
 
-Values are always parameters: a condition is constant text with a `?` for each value.
+The meaning is decided here, the SQL by each backend. Values are always parameters: a condition is
+constant text with a `?` for each value.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ import msgspec
 from msgtrace.model.search import TraceFilter, TraceSearch
 from msgtrace.model.text import escape_json, escape_text, stored_label
 
+_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 Condition = tuple[str, tuple[Any, ...]]
 """SQL text, and the values of its `?` in order."""
@@ -21,11 +24,15 @@ Condition = tuple[str, tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """The conditions of one backend, named after the filter's fields; each takes one value, or those in its comment."""
+    """The conditions of one backend, named after the filter's fields.
+
+    Each takes one value, or those in its comment.
+    """
 
     service_name: str
     model: str
-    attribute: Callable[[str, str, float | None], Condition]  # key, value, value as a number
+    attribute: Callable[[str, str, str, float | None], Condition]
+    """(table alias, key, value, value as a number): an attribute of a span or a resource."""
     text: str  # pattern for the name, for the status message, for JSON text
     name: str = "s.name = ?"
     span_service_name: str = "s.service_name = ?"
@@ -45,6 +52,12 @@ _ANY_SPAN = (
 )
 
 
+_OF_RESOURCE = (
+    "EXISTS (SELECT 1 FROM resources r WHERE r.tenant_id = s.tenant_id"
+    " AND r.resource_id = s.resource_id AND {})"
+)
+
+
 def filter_conditions(dialect: Dialect, trace_filter: TraceFilter) -> list[Condition]:
     """Conditions that all must hold for a row `t` of traces."""
     return [*_trace_conditions(dialect, trace_filter), *_span_conditions(dialect, trace_filter)]
@@ -59,8 +72,9 @@ def page_conditions(dialect: Dialect, search: TraceSearch) -> list[Condition]:
 
 
 def join_conditions(conditions: Iterable[Condition]) -> tuple[str, list[Any]]:
-    """One WHERE text beginning with the tenant, its first `?`, and the values of all others in order."""
-    texts, values = ["t.tenant_id = ?"], []
+    """One WHERE text beginning with the tenant, its first `?`, and the values of all others."""
+    texts = ["t.tenant_id = ?"]
+    values: list[Any] = []
     for text, parameters in conditions:
         texts.append(text)
         values.extend(parameters)
@@ -68,13 +82,16 @@ def join_conditions(conditions: Iterable[Condition]) -> tuple[str, list[Any]]:
 
 
 def _trace_conditions(dialect: Dialect, wanted: TraceFilter) -> list[Condition]:
-    given: list[Condition] = []
-    for field in ("service_name", "workflow_name", "session_id", "user_id", "model"):
-        if (label := getattr(wanted, field)) is not None:
-            given.append((getattr(dialect, field), (stored_label(label),)))
-    for field in ("min_duration_ns", "max_duration_ns", "start_ns", "end_ns"):
-        if (bound := getattr(wanted, field)) is not None:
-            given.append((getattr(dialect, field), (bound,)))
+    given: list[Condition] = [
+        (getattr(dialect, field), (stored_label(label),))
+        for field in ("service_name", "workflow_name", "session_id", "user_id", "model")
+        if (label := getattr(wanted, field)) is not None
+    ]
+    given += [
+        (getattr(dialect, field), (bound,))
+        for field in ("min_duration_ns", "max_duration_ns", "start_ns", "end_ns")
+        if (bound := getattr(wanted, field)) is not None
+    ]
     if wanted.has_errors is not None:
         given.append(("t.error_count > 0" if wanted.has_errors else "t.error_count = 0", ()))
     return given
@@ -101,14 +118,14 @@ def _any_span(conditions: list[Condition]) -> Condition:
 
 
 def _attribute(dialect: Dialect, key: str, value: str) -> Condition:
-    return dialect.attribute(escape_text(key), escape_text(value), _as_number(value))
+    wanted = escape_text(key), escape_text(value), _as_number(value)
+    on_span, span_values = dialect.attribute("s", *wanted)
+    on_resource, resource_values = dialect.attribute("r", *wanted)
+    return f"({on_span} OR {_OF_RESOURCE.format(on_resource)})", span_values + resource_values
 
 
 def _as_number(value: str) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        return None
+    return float(value) if _NUMBER.fullmatch(value) else None
 
 
 def _patterns(text: str) -> tuple[str, str, str]:

@@ -1,4 +1,7 @@
-"""How a trace delta becomes, or joins, a row of `traces`: the same rules in SQL for every backend."""
+"""How a trace delta becomes, or joins, a row of `traces`.
+
+The same rules in SQL for every backend.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ TRACE_COLUMNS = (
 
 
 def trace_row(key: TraceKey, delta: TraceDelta, to_column: Callable[[list[str]], str]) -> Row:
-    """A row in TRACE_COLUMNS order. `to_column` writes a sorted list as the backend's columns hold it."""
+    """A row in TRACE_COLUMNS order.
+
+    `to_column` writes a sorted list as the backend's columns hold it.
+    """
     return (
         *key,
         delta.start_time_ns,
@@ -60,7 +66,8 @@ def on_known_trace(
 ) -> str:
     """The ON CONFLICT clause that merges as `TraceDelta.merged_with` does.
 
-    least, greatest: the backend's functions. unite: the union of both rows' column as an expression.
+    least, greatest: the backend's functions. unite: the union of both rows' column as an
+    expression.
     collation: makes text compare by code point, as Python does.
     """
     root = (
@@ -70,7 +77,10 @@ def on_known_trace(
     assignments = [
         f"start_time_ns = {least}(traces.start_time_ns, excluded.start_time_ns)",
         f"end_time_ns = {greatest}(traces.end_time_ns, excluded.end_time_ns)",
-        *(_add(column) for column in ("span_count", "error_count", "input_tokens", "output_tokens", "cost")),
+        *(
+            _add(column)
+            for column in ("span_count", "error_count", "input_tokens", "output_tokens", "cost")
+        ),
         *(_take(column, root) for column in TRACE_COLUMNS if column.startswith("root_")),
         *(_take_earliest("workflow_start_ns", "workflow_name", collation)),
         *(_take_earliest("session_start_ns", "session_id", collation)),

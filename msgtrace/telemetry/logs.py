@@ -1,4 +1,7 @@
-"""msgtrace's own log: an event name and fields, one line each, for people or for programs. Never span contents."""
+"""msgtrace's own log.
+
+An event name and fields, one line each, for people or for programs. Never span contents.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ def configure_logging(settings: Settings) -> None:
 
 
 class _SafeFormatter(logging.Formatter):
-    """Formats exceptions without their texts, except our own: a driver's or codec's may quote what a sender sent."""
+    """Formats exceptions without their texts, except our own.
+
+    A driver's or codec's may quote what a sender sent.
+    """
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """Where it happened and of what type, for the exception and its causes."""

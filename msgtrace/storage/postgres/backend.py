@@ -19,8 +19,9 @@ from msgtrace.storage.postgres.writer import BatchWriter
 from msgtrace.storage.protocol import StorageStatus
 from msgtrace.storage.reader import SqlReader, delete_matching
 
-# The rows are locked before their spans are looked for: a writer that has written spans but not yet their summary waits here, and
-# its summary will then count exactly the spans that this deletion did not see.
+# The rows are locked before their spans are looked for: a writer that has written spans but not yet
+# their summary waits here, and its summary will then count exactly the spans that this deletion did
+# not see.
 _LOCK_TRACES = """
 SELECT trace_id, start_time_ns, end_time_ns FROM traces
 WHERE tenant_id = $1 AND trace_id = ANY($2) ORDER BY trace_id FOR UPDATE
@@ -44,7 +45,9 @@ class PostgresStorage(SqlReader):
 
     writer_count = WRITERS
 
-    def __init__(self, url: str, writers: Pool, reader: SnapshotReader, batch_writer: BatchWriter) -> None:
+    def __init__(
+        self, url: str, writers: Pool, reader: SnapshotReader, batch_writer: BatchWriter
+    ) -> None:
         super().__init__(reader.read, DIALECT, list)
         self._url = url
         self._writers = writers
@@ -54,14 +57,19 @@ class PostgresStorage(SqlReader):
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
-        """The database of `settings.database_url` with the current schema and partitions for the days to come."""
+        """The database of `settings.database_url`, with the current schema."""
         if settings.auto_migrate:
             await migrate_postgres(settings)
         else:
             await require_current(settings)
         async with open_pools(settings) as (writers, readers):
             partitions = DayPartitions(writers)
-            yield cls(settings.database_url, writers, SnapshotReader(readers), BatchWriter(writers, partitions))
+            yield cls(
+                settings.database_url,
+                writers,
+                SnapshotReader(readers),
+                BatchWriter(writers, partitions),
+            )
 
     async def write_spans(self, batches: Sequence[SpanBatch]) -> int:
         """See SpanWriter."""

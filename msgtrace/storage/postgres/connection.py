@@ -34,7 +34,10 @@ _NEVER_RIGHT = (
     asyncpg.exceptions.ClientConfigurationError,
     ValueError,
 )
-"""Waiting does not make these go away: wrong password or user, no such database, a malformed URL."""
+"""Waiting does not make these go away.
+
+Wrong password or user, no such database, a malformed URL.
+"""
 
 
 @contextlib.asynccontextmanager
@@ -65,11 +68,11 @@ async def wait_until_reachable(settings: Settings) -> None:
         except _NEVER_RIGHT as error:
             raise DatabaseUnusable(f"cannot use {url}: {error}") from error
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            reason = str(error) or type(error).__name__
             if not is_retryable(error) or time.monotonic() >= deadline:
-                raise DatabaseUnusable(
-                    f"cannot reach {url} within {settings.connect_timeout_s:g} s: {error or type(error).__name__}"
-                ) from error
-            logger.warning("database_unreachable", extra={"url": url, "reason": str(error) or type(error).__name__})
+                waited = f"within {settings.connect_timeout_s:g} s"
+                raise DatabaseUnusable(f"cannot reach {url} {waited}: {reason}") from error
+            logger.warning("database_unreachable", extra={"url": url, "reason": reason})
             await asyncio.sleep(_RETRY_DELAY_S)
         else:
             await connection.close()
@@ -77,7 +80,11 @@ async def wait_until_reachable(settings: Settings) -> None:
 
 
 def _pool(
-    settings: Settings, *, max_size: int, command_timeout: float, server_settings: dict[str, str] | None = None
+    settings: Settings,
+    *,
+    max_size: int,
+    command_timeout: float,
+    server_settings: dict[str, str] | None = None,
 ) -> Pool:
     return asyncpg.create_pool(
         settings.database_url,
@@ -86,5 +93,6 @@ def _pool(
         command_timeout=command_timeout,
         timeout=5,
         # An acknowledged span is on disk, whatever the server's default is.
-        server_settings={"application_name": "msgtrace", "synchronous_commit": "on"} | (server_settings or {}),
+        server_settings={"application_name": "msgtrace", "synchronous_commit": "on"}
+        | (server_settings or {}),
     )

@@ -10,7 +10,10 @@ import asyncpg
 from msgtrace.errors import QueryTimeout, StorageError, StorageUnavailable
 
 _RETRYABLE_CLASSES = frozenset(("08", "40", "53", "55", "57", "58"))
-"""Connection, rollback, resources, object state, intervention, system: SQLSTATE classes of passing trouble."""
+"""Connection, rollback, resources, object state, intervention, system.
+
+SQLSTATE classes of passing trouble.
+"""
 
 _READ_ONLY = "25006"
 _QUERY_CANCELED = "57014"
@@ -28,12 +31,15 @@ def is_retryable(error: BaseException) -> bool:
 def translated_errors() -> Iterator[None]:
     """Turn the driver's exceptions into ours; the original stays in `__cause__`.
 
-    Messages name the SQLSTATE, not the server's detail: that may quote a row, and rows hold prompts.
+    Messages name the SQLSTATE, not the server's detail: that may quote a row, and rows hold
+    prompts.
     """
     try:
         yield
     except asyncpg.QueryCanceledError as error:
-        raise QueryTimeout("the query took longer than its limit; narrow it by start and end") from error
+        raise QueryTimeout(
+            "the query took longer than its limit; narrow it by start and end"
+        ) from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         reason = f"{type(error).__name__}, SQLSTATE {getattr(error, 'sqlstate', None) or 'none'}"
         if is_retryable(error):

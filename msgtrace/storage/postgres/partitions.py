@@ -1,7 +1,7 @@
 """One partition of `spans` a day, made before a row needs it.
 
-Only days near today get one; spans of clocks further off go to the default partition. A partition is made beside the table and
-then attached, which lets readers and writers of other days go on.
+Only days near today get one; spans of clocks further off go to the default partition. A partition
+is made beside the table and then attached, which lets readers and writers of other days go on.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ class DayPartitions:
     async def ensure(self, spans_ns: Iterable[tuple[int, int]]) -> None:
         """Make the partitions for spans that start within these (first, last) times.
 
-        A day whose partition cannot be made now is left to the default partition: late rows are better than none.
+        A day whose partition cannot be made now is left to the default partition: late rows are
+        better than none.
         """
-        today = time.time_ns() // NS_PER_DAY  # noqa: TID251 - partitions follow the calendar
+        today = time.time_ns() // NS_PER_DAY
         oldest, newest = today - DAYS_BACK, today + DAYS_AHEAD
         wanted = {today, today + 1}  # tomorrow's stands before midnight
         for first_ns, last_ns in spans_ns:
@@ -66,7 +67,9 @@ class DayPartitions:
             try:
                 await _attach(connection, name, day)
             except _NOT_ATTACHED as error:
-                logger.warning("partition_not_made", extra={"partition": name, "reason": type(error).__name__})
+                logger.warning(
+                    "partition_not_made", extra={"partition": name, "reason": type(error).__name__}
+                )
 
 
 async def _attach(connection: Connection, name: str, day: int) -> None:
@@ -75,7 +78,10 @@ async def _attach(connection: Connection, name: str, day: int) -> None:
         if await connection.fetchval("SELECT to_regclass($1)", name) is not None:
             return
         await connection.execute("SET LOCAL lock_timeout = '2s'")
-        await connection.execute(f"CREATE TABLE {name} (LIKE spans INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
         await connection.execute(
-            f"ALTER TABLE spans ATTACH PARTITION {name} FOR VALUES FROM ({day * NS_PER_DAY}) TO ({(day + 1) * NS_PER_DAY})"
+            f"CREATE TABLE {name} (LIKE spans INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+        )
+        first_ns, end_ns = day * NS_PER_DAY, (day + 1) * NS_PER_DAY
+        await connection.execute(
+            f"ALTER TABLE spans ATTACH PARTITION {name} FOR VALUES FROM ({first_ns}) TO ({end_ns})"
         )

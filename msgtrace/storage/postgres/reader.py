@@ -20,13 +20,8 @@ _ATTRIBUTE = """CASE json_typeof({0}.attributes -> ?)
 END"""
 
 
-def _attribute(key: str, value: str, number: float | None) -> Condition:
-    on_resource = (
-        "EXISTS (SELECT 1 FROM resources r WHERE r.tenant_id = s.tenant_id"
-        f" AND r.resource_id = s.resource_id AND {_ATTRIBUTE.format('r')})"
-    )
-    values = (key, key, value, key, value, key, number)
-    return f"({_ATTRIBUTE.format('s')} OR {on_resource})", values * 2
+def _attribute(table: str, key: str, value: str, number: float | None) -> Condition:
+    return _ATTRIBUTE.format(table), (key, key, value, key, value, key, number)
 
 
 DIALECT = Dialect(

@@ -24,7 +24,10 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 
 
 async def migrate_postgres(settings: Settings) -> list[str]:
-    """Apply what is pending, all or nothing; a second process waits and then finds nothing to do. Returns the names."""
+    """Apply what is pending, all or nothing.
+
+    A second process waits and then finds nothing to do. Returns the names.
+    """
     await wait_until_reachable(settings)
     connection = await asyncpg.connect(settings.database_url)
     try:

@@ -1,7 +1,7 @@
 """Write batches to PostgreSQL: one transaction a flush, spans by binary COPY.
 
-The fast path assumes that every span is new. A unique violation says that somebody resent some; then the flush is written again
-through a temporary table, and only what was really new is counted.
+The fast path assumes that every span is new. A unique violation says that somebody resent some;
+then the flush is written again through a temporary table, and only what was really new is counted.
 """
 
 from __future__ import annotations
@@ -30,20 +30,22 @@ _COLUMN_TYPES = {
     (name for name in TRACE_COLUMNS if name.endswith(("_ns", "_count", "_tokens"))), "bigint"
 )
 
-_SELECTED = [f"{name}::text[]" if name in ("services", "models") else name for name in TRACE_COLUMNS]
+_SELECTED = [
+    f"{name}::text[]" if name in ("services", "models") else name for name in TRACE_COLUMNS
+]
 _ARRAYS = [f"${n}::{_COLUMN_TYPES.get(name, 'text')}[]" for n, name in enumerate(TRACE_COLUMNS, 1)]
+
+_UNITED = "ARRAY(SELECT unnest(traces.{0}) UNION SELECT unnest(excluded.{0}) ORDER BY 1)"
+
+_ON_KNOWN_TRACE = on_known_trace(
+    least="least", greatest="greatest", unite=_UNITED.format, collation='COLLATE "C"'
+)
 
 _UPSERT_TRACES = f"""
 INSERT INTO traces ({", ".join(TRACE_COLUMNS)})
-SELECT {", ".join(_SELECTED)} FROM unnest({", ".join(_ARRAYS)}) AS delta ({", ".join(TRACE_COLUMNS)})
-{
-    on_known_trace(
-        least="least",
-        greatest="greatest",
-        unite="ARRAY(SELECT unnest(traces.{0}) UNION SELECT unnest(excluded.{0}) ORDER BY 1)".format,
-        collation='COLLATE "C"',
-    )
-}
+SELECT {", ".join(_SELECTED)}
+FROM unnest({", ".join(_ARRAYS)}) AS delta ({", ".join(TRACE_COLUMNS)})
+{_ON_KNOWN_TRACE}
 """  # noqa: S608 - built from constants
 
 _SPAN_COLUMN_LIST = ", ".join(SPAN_COLUMNS)
@@ -54,6 +56,20 @@ SELECT {_SPAN_COLUMN_LIST} FROM incoming_spans ORDER BY tenant_id, trace_id, spa
 ON CONFLICT DO NOTHING
 RETURNING tenant_id, trace_id, span_id, start_time_ns
 """  # noqa: S608 - built from constants
+
+
+def _insert_unless_known(table: str, columns: Sequence[str]) -> str:
+    marks = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - built from constants
+
+
+_INSERT_CONTENT = {
+    "resources": _insert_unless_known("resources", RESOURCE_COLUMNS),
+    "scopes": _insert_unless_known("scopes", SCOPE_COLUMNS),
+}
+
+ContentKey = tuple[str, int, int]
+"""(table, tenant, content hash)."""
 
 _TRIES = 3
 
@@ -69,13 +85,15 @@ class BatchWriter:
     def __init__(self, pool: Pool, partitions: DayPartitions) -> None:
         self._pool = pool
         self._partitions = partitions
-        self._known: set[tuple[str, int, int]] = set()
+        self._known: set[ContentKey] = set()
 
     async def write(self, batches: Sequence[SpanBatch]) -> int:
         """See SpanWriter.write_spans."""
         traces = merge_traces(batches)
         with translated_errors():
-            await self._partitions.ensure((trace.start_time_ns, trace.end_time_ns) for trace in traces.values())
+            await self._partitions.ensure(
+                (trace.start_time_ns, trace.end_time_ns) for trace in traces.values()
+            )
             try:
                 return await self._copy(batches, traces)
             except _RESENT:
@@ -87,7 +105,9 @@ class BatchWriter:
             async with connection.transaction():
                 added = await self._insert_contents(connection, batches)
                 await connection.copy_records_to_table(
-                    "spans", records=chain.from_iterable(batch.spans for batch in batches), columns=SPAN_COLUMNS
+                    "spans",
+                    records=chain.from_iterable(batch.spans for batch in batches),
+                    columns=SPAN_COLUMNS,
                 )
                 await _upsert_traces(connection, traces)
             self._remember(added)
@@ -107,29 +127,25 @@ class BatchWriter:
                 continue
         raise StorageUnavailable(f"PostgreSQL ended the write in a deadlock {_TRIES} times")
 
-    async def _insert_contents(self, connection: Connection, batches: Sequence[SpanBatch]) -> set[tuple[str, int, int]]:
+    async def _insert_contents(
+        self, connection: Connection, batches: Sequence[SpanBatch]
+    ) -> set[ContentKey]:
         """Insert resources and scopes not known to be stored; return their keys.
 
         In the order of their keys, so that two writers wait for each other in one direction only.
         """
-        added: set[tuple[str, int, int]] = set()
-        for table, columns in (("resources", RESOURCE_COLUMNS), ("scopes", SCOPE_COLUMNS)):
-            rows = {
-                (table, *row[:2]): row
-                for batch in batches
-                for row in (batch.resources if table == "resources" else batch.scopes).values()
-            }
-            unknown = sorted(rows.keys() - self._known)
-            if unknown:
-                marks = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
-                await connection.executemany(
-                    f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING",  # noqa: S608 - constants
-                    [rows[key] for key in unknown],
-                )
-                added.update(unknown)
-        return added
+        contents: dict[ContentKey, Row] = {}
+        for batch in batches:
+            contents.update({("resources", *row[:2]): row for row in batch.resources.values()})
+            contents.update({("scopes", *row[:2]): row for row in batch.scopes.values()})
+        unknown = sorted(contents.keys() - self._known)
+        for table, insert in _INSERT_CONTENT.items():
+            rows = [contents[key] for key in unknown if key[0] == table]
+            if rows:
+                await connection.executemany(insert, rows)
+        return set(unknown)
 
-    def _remember(self, added: set[tuple[str, int, int]]) -> None:
+    def _remember(self, added: set[ContentKey]) -> None:
         if len(self._known) + len(added) > _MAX_KNOWN:
             self._known.clear()
         self._known |= added
@@ -149,6 +165,9 @@ async def _upsert_traces(connection: Connection, traces: dict[TraceKey, TraceDel
 
 
 def _array_literal(texts: list[str]) -> str:
-    """A text[] in PostgreSQL's own notation: arrays of arrays cannot be parameters unless all have one length."""
+    """A text[] in PostgreSQL's own notation.
+
+    Arrays of arrays cannot be parameters unless all have one length.
+    """
     quoted = ('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
     return "{" + ",".join(quoted) + "}"

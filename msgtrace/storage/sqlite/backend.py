@@ -29,7 +29,10 @@ SELECT
 
 
 class SqliteStorage(SqlReader):
-    """See `storage.protocol.Storage`. Several processes may share the file; their writes take turns."""
+    """See `storage.protocol.Storage`.
+
+    Several processes may share the file; their writes take turns.
+    """
 
     writer_count = 1
 
@@ -88,17 +91,21 @@ class SqliteStorage(SqlReader):
         return await self._writer.run(lambda connection: _delete(connection, tenant_id, trace_ids))
 
 
-def _delete(connection: sqlite3.Connection, tenant_id: TenantId, trace_ids: Sequence[TraceId]) -> int:
+def _delete(
+    connection: sqlite3.Connection, tenant_id: TenantId, trace_ids: Sequence[TraceId]
+) -> int:
     marks = ", ".join("?" * len(trace_ids))
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for table in ("spans", "traces"):
-            deleted = connection.execute(
+        _, traces = (
+            connection.execute(
                 f"DELETE FROM {table} WHERE tenant_id = ? AND trace_id IN ({marks})",  # noqa: S608 - constants only
                 (tenant_id, *trace_ids),
             ).rowcount
+            for table in ("spans", "traces")
+        )
     except BaseException:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
-    return deleted
+    return traces

@@ -1,6 +1,7 @@
 """SQLite connections, each alone in a plain thread of its own.
 
-Not an executor: those are closed before `atexit` handlers run, and a last flush must still be possible then.
+Not an executor: those are closed before `atexit` handlers run, and a last flush must still be
+possible then.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ _RETRYABLE = (
 
 
 def database_path(url: str) -> Path:
-    """The file of sqlite:///relative or sqlite:////absolute. Raises DatabaseUnusable if the URL names none."""
+    """The file of sqlite:///relative or sqlite:////absolute.
+
+    Raises DatabaseUnusable if the URL names none.
+    """
     path = url.removeprefix("sqlite://").removeprefix("/")
     if not path or path == ":memory:":
         raise DatabaseUnusable(f"{url!r} names no file; use sqlite:///path/to/file.db")
@@ -51,7 +55,9 @@ def open_connection(path: Path) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise DatabaseUnusable(f"cannot write {path}: {error.strerror}") from error
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -76,7 +82,9 @@ def translated_errors() -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_INTERRUPT:
-            raise QueryTimeout("the read took longer than its limit; narrow it by start and end") from error
+            raise QueryTimeout(
+                "the read took longer than its limit; narrow it by start and end"
+            ) from error
         if code in _RETRYABLE:
             raise StorageUnavailable(f"the SQLite database is not available: {error}") from error
         raise StorageError(f"SQLite refused: {error}") from error
@@ -92,10 +100,13 @@ class ConnectionThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    async def run(self, work: Callable[[sqlite3.Connection], T], timeout_s: float | None = None) -> T:
+    async def run(
+        self, work: Callable[[sqlite3.Connection], T], timeout_s: float | None = None
+    ) -> T:
         """Do `work` on the connection; raises what it raises, translated.
 
-        Work that runs longer than `timeout_s` is interrupted: QueryTimeout. A cancelled caller does not stop the work.
+        Work that runs longer than `timeout_s` is interrupted: QueryTimeout. A cancelled caller does
+        not stop the work.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
@@ -108,7 +119,10 @@ class ConnectionThread:
         def job() -> None:
             try:
                 with translated_errors():
-                    outcome: tuple[Callable[[Any], None], Any] = (done.set_result, work(self._connected()))
+                    outcome: tuple[Callable[[Any], None], Any] = (
+                        done.set_result,
+                        work(self._connected()),
+                    )
             except BaseException as error:  # noqa: BLE001 - raised again where `run` is awaited
                 outcome = (done.set_exception, error)
             with contextlib.suppress(RuntimeError):  # the loop has closed; nobody waits
@@ -124,7 +138,7 @@ class ConnectionThread:
     async def aclose(self) -> None:
         """Finish the work that was given, close the connection, end the thread."""
         self._work.put(None)
-        while self._thread.is_alive():
+        while self._thread.is_alive():  # noqa: ASYNC110 - no event comes after a thread's end
             await asyncio.sleep(0.005)
 
     def _connected(self) -> sqlite3.Connection:

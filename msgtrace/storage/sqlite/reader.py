@@ -17,25 +17,25 @@ READERS = 4
 
 _ATTRIBUTE = """EXISTS (
     SELECT 1 FROM json_each({}.attributes) a WHERE a.key = ? AND (
-        CASE a.type WHEN 'text' THEN a.atom WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' END = ?
+        CASE a.type WHEN 'text' THEN a.atom WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' END
+            = ?
         OR (a.type IN ('integer', 'real') AND a.atom = ?)
     )
 )"""
 
 
-def _attribute(key: str, value: str, number: float | None) -> Condition:
-    on_resource = (
-        "EXISTS (SELECT 1 FROM resources r WHERE r.tenant_id = s.tenant_id"
-        f" AND r.resource_id = s.resource_id AND {_ATTRIBUTE.format('r')})"
-    )
-    return f"({_ATTRIBUTE.format('s')} OR {on_resource})", (key, value, number) * 2
+def _attribute(table: str, key: str, value: str, number: float | None) -> Condition:
+    return _ATTRIBUTE.format(table), (key, value, number)
 
 
 DIALECT = Dialect(
     service_name="EXISTS (SELECT 1 FROM json_each(t.services) WHERE value = ?)",
     model="EXISTS (SELECT 1 FROM json_each(t.models) WHERE value = ?)",
     attribute=_attribute,
-    text=r"(s.name LIKE ? ESCAPE '\' OR s.status_message LIKE ? ESCAPE '\' OR s.attributes LIKE ? ESCAPE '\')",
+    text=(
+        r"(s.name LIKE ? ESCAPE '\' OR s.status_message LIKE ? ESCAPE '\'"
+        r" OR s.attributes LIKE ? ESCAPE '\')"
+    ),
 )
 
 
@@ -54,7 +54,9 @@ class ReaderThreads:
         async with self._free:
             thread = self._idle.pop() if self._idle else self._start()
             try:
-                return await thread.run(lambda connection: _read(connection, statements), self._timeout_s)
+                return await thread.run(
+                    lambda connection: _read(connection, statements), self._timeout_s
+                )
             finally:
                 self._idle.append(thread)
 
@@ -64,7 +66,9 @@ class ReaderThreads:
             await thread.aclose()
 
     def _start(self) -> ConnectionThread:
-        thread = ConnectionThread(lambda: open_reader(self._path), f"msgtrace-sqlite-read-{len(self._all)}")
+        thread = ConnectionThread(
+            lambda: open_reader(self._path), f"msgtrace-sqlite-read-{len(self._all)}"
+        )
         self._all.append(thread)
         return thread
 

@@ -36,7 +36,10 @@ async def migrate_sqlite(settings: Settings) -> list[str]:
 
 
 def apply_pending(connection: sqlite3.Connection) -> list[str]:
-    """Apply what is pending, all or nothing; a second process waits and then finds nothing to do."""
+    """Apply what is pending, all or nothing.
+
+    A second process waits and then finds nothing to do.
+    """
     # Look first without the lock: a start on a current schema must not wait for a writer.
     if not pending_migrations("sqlite", applied_migrations(connection)):
         return []
@@ -59,14 +62,21 @@ def require_current(connection: sqlite3.Connection) -> None:
 
 
 def applied_migrations(connection: sqlite3.Connection) -> dict[int, str]:
-    """Numbers of the applied migrations with their checksums. Raises DatabaseUnusable for a foreign file."""
+    """Numbers of the applied migrations with their checksums.
+
+    Raises DatabaseUnusable for a foreign file.
+    """
     with translated_errors():
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        tables = {
+            row[0]
+            for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        }
         if "schema_migrations" in tables:
             return dict(connection.execute("SELECT number, checksum FROM schema_migrations"))
     if tables:
+        names = ", ".join(sorted(tables)[:3])
         raise DatabaseUnusable(
-            f"the SQLite file holds tables of another program ({', '.join(sorted(tables)[:3])}); use another file"
+            f"the SQLite file holds tables of another program ({names}); use another file"
         )
     return {}
 

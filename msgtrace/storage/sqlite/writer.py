@@ -1,7 +1,7 @@
 """Write batches to SQLite: one thread, one transaction a flush, many rows a statement.
 
-Many rows a statement because the interpreter's lock is released once for each: with a row a statement, a busy event loop would take
-the lock away from the writer between any two rows.
+Many rows a statement because the interpreter's lock is released once for each: with a row a
+statement, a busy event loop would take the lock away from the writer between any two rows.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ _ON_KNOWN_TRACE = on_known_trace(
 # One row of one column, because each row fetched is a chance to lose the interpreter's lock.
 _FIND_KNOWN = """
 WITH wanted (position, tenant_id, trace_id, span_id, start_time_ns) AS (VALUES {})
-SELECT json_group_array(wanted.position) FROM wanted CROSS JOIN spans USING (tenant_id, trace_id, span_id, start_time_ns)
+SELECT json_group_array(wanted.position)
+FROM wanted CROSS JOIN spans USING (tenant_id, trace_id, span_id, start_time_ns)
 """
 
 _UNLESS_KNOWN = "ON CONFLICT DO NOTHING"
 
-# At 21 columns within SQLite's limit of 32,766 variables; powers of two keep the number of distinct statements small.
+# At 21 columns within SQLite's limit of 32,766 variables; powers of two keep the number of distinct
+# statements small.
 _CHUNK_ROWS = 512
 
 
@@ -92,7 +94,11 @@ def _known_positions(connection: sqlite3.Connection, keys: list[SpanKey]) -> set
 
 
 def _insert(
-    connection: sqlite3.Connection, table: str, columns: Sequence[str], rows: Sequence[Row], on_conflict: str = ""
+    connection: sqlite3.Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Sequence[Row],
+    on_conflict: str = "",
 ) -> None:
     row_of_marks = f"({', '.join('?' * len(columns))})"
     for chunk in _chunks(rows):

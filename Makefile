@@ -1,0 +1,93 @@
+# Everything a developer runs. `make` alone lists the targets.
+# Arguments go through: make test ARGS="-k batcher", make run ARGS="--port 5000".
+
+# The interpreter that makes the virtual environment: python3 if it is new enough, else the newest that is.
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; \
+	done || echo python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
+PROTOC := $(BIN)/python -m grpc_tools.protoc -Iprotos
+PROTOS := $(sort $(shell find protos -name '*.proto' 2>/dev/null))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup run test lint types fmt check bench protos docs build clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed-dev ## Make .venv and install everything that development needs
+
+run: $(VENV)/.installed-run ## Install if needed, then start collector and query service in the foreground
+	@exec $(BIN)/msgtrace start $(ARGS)
+
+test: $(VENV)/.installed-test ## Run the tests, on SQLite and on a real PostgreSQL
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev ## Check style, import directions and generated code
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache --no-logo
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && set -e && \
+	for proto in $(PROTOS); do \
+		$(PROTOC) --python_out=$$scratch --pyi_out=$$scratch $$proto; \
+	done && \
+	(cd $$scratch && find . -type f) | while read -r file; do \
+		cmp -s $$scratch/$$file $$file || { echo "$$file is stale: run make protos" >&2; exit 1; }; \
+	done
+
+types: $(VENV)/.installed-dev ## Check types
+	@$(BIN)/mypy
+
+fmt: $(VENV)/.installed-dev ## Format the code and fix what can be fixed
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+check: lint types test ## All that must pass before a change is merged
+
+bench: $(VENV)/.installed-test ## Run the benchmarks
+	@$(BIN)/python -m pytest benchmarks -m benchmark --capture=no --timeout=0 $(ARGS)
+
+protos: $(VENV)/.installed-dev ## Compile protos/ into the package
+	@for proto in $(PROTOS); do $(PROTOC) --python_out=. --pyi_out=. $$proto || exit 1; done
+
+docs: $(VENV)/.installed-test ## Render docs/settings.md from the settings table
+	@$(BIN)/python -m tests.project.render_settings > docs/settings.md.new
+	@mv docs/settings.md.new docs/settings.md
+
+build: $(VENV)/.installed-dev ## Build wheel and source distribution into dist/
+	@$(BIN)/python -m build --outdir dist
+
+clean: ## Remove the virtual environment, caches and build results
+	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is older than pyproject.toml when the dependencies may have changed; the code itself is installed editable.
+$(VENV)/.installed-run: pyproject.toml | $(BIN)/pip
+	@echo "Installing msgtrace into $(VENV) …"
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/pip
+	@echo "Installing msgtrace and its tests' packages into $(VENV) …"
+	@$(INSTALL) --editable '.[test]'
+	@touch $(VENV)/.installed-run $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/pip
+	@echo "Installing msgtrace and its development packages into $(VENV) …"
+	@$(INSTALL) --editable '.[dev]'
+	@touch $(VENV)/.installed-run $(VENV)/.installed-test $@
+
+$(BIN)/pip:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "msgtrace needs Python 3.11 or newer, and $(PYTHON) was not found." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "msgtrace needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1)." \
+		"Name another one: make run PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments: its venv or ensurepip module is missing." \
+		"On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)

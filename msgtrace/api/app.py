@@ -1,0 +1,90 @@
+"""Make the query service's ASGI application: the one route table, and what stands around it.
+
+Path: HTTP → [api.app] → api.traces → storage.
+The caller opens and closes the storage, and serves the application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from msgtrace.api import errors, health, traces
+from msgtrace.storage.protocol import Storage
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+# A service name may hold slashes, which are decoded before the path is matched: hence `:path`.
+ROUTES: dict[str, dict[str, Endpoint]] = {
+    "/api/v1/traces": {"GET": traces.find_traces, "DELETE": traces.delete_traces},
+    "/api/v1/traces/{trace_id}": {"GET": traces.get_trace, "DELETE": traces.delete_trace},
+    "/api/v1/traces/{trace_id}/tree": {"GET": traces.get_trace_tree},
+    "/api/v1/stats": {"GET": traces.get_stats},
+    "/api/v1/services": {"GET": traces.list_services},
+    "/api/v1/services/{service:path}/operations": {"GET": traces.list_operations},
+    "/health": {"GET": health.get_health},
+    "/ready": {"GET": health.get_ready},
+}
+
+
+def create_app(
+    storage: Storage,
+    *,
+    cors_origins: Sequence[str] = (),
+    extra_routes: Sequence[BaseRoute] = (),
+) -> Starlette:
+    """The application over an open storage.
+
+    cors_origins: origins whose pages may call it, `*` for any.
+    extra_routes come after the table's, e.g. OTLP/HTTP on the same port.
+    """
+    app = Starlette(
+        routes=[*(_route(path, endpoints) for path, endpoints in ROUTES.items()), *extra_routes],
+        middleware=[*_cors(cors_origins), _answer_errors()],
+        exception_handlers={HTTPException: errors.answer},
+    )
+    app.router.redirect_slashes = False
+    app.state.storage = storage
+    return app
+
+
+def _route(path: str, endpoints: Mapping[str, Endpoint]) -> Route:
+    """One route for all methods of a path, so that `Allow` of a 405 names them all.
+
+    HEAD is GET; the server leaves the body out.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, endpoint, methods=list(endpoints))
+
+
+def _answer_errors() -> Middleware:
+    """Inside CORS, so that a page may read the answer.
+
+    A handler for Exception among `exception_handlers` would run outside of it, and Starlette raises
+    again after such a handler, so that the server would log the error a second time.
+    """
+    return Middleware(ExceptionMiddleware, handlers={Exception: errors.answer})
+
+
+def _cors(origins: Sequence[str]) -> list[Middleware]:
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "DELETE"],
+            expose_headers=["Retry-After"],
+        )
+    ]

@@ -1,0 +1,163 @@
+"""Ask the query service, over HTTP with the standard library.
+
+Path: cli commands → [cli.client] → api. Every call ends within its time limit, reads a bounded
+reply and fails with one sentence (QueryServiceError, exit code 1).
+Not here: what a reply means (`cli.replies`) and how it looks.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from typing import TypeVar
+
+import click
+import msgspec
+
+from msgtrace.cli.filters import Parameters
+from msgtrace.cli.replies import ErrorReply
+from msgtrace.cli.text import clean
+from msgtrace.model.units import KIB, MIB
+from msgtrace.settings import Settings
+
+READ_TIMEOUT_S = 60.0  # the service itself ends a read after 30 s unless told otherwise
+DELETE_TIMEOUT_S = 600.0  # a deletion goes through every matching span
+MAX_REPLY_BYTES = 1024 * MIB
+
+_CHUNK_BYTES = 256 * KIB
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+Reply = TypeVar("Reply")
+
+
+class QueryServiceError(click.ClickException):
+    """The query service did not give what was asked; the text is one sentence for the terminal."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(clean(sentence, max_chars=2_000))
+
+
+def service_url(settings: Settings) -> str:
+    """Where the query service of these settings is reached from this machine."""
+    host = _ANY_ADDRESS.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class QueryService:
+    """One query service. url has no trailing slash; timeout_s bounds each call as a whole."""
+
+    url: str
+    timeout_s: float
+
+    def get(self, path: str, parameters: Parameters | None = None) -> bytes:
+        """The body of a successful reply. Raises QueryServiceError."""
+        return self._call("GET", path, parameters or [])
+
+    def delete(self, path: str, parameters: Parameters | None = None) -> bytes:
+        """As `get`; what a call that ran out of time has deleted is unknown."""
+        return self._call("DELETE", path, parameters or [])
+
+    def decode(self, body: bytes, kind: type[Reply]) -> Reply:
+        """The reply as `kind`. Raises QueryServiceError if it is not what the API documents."""
+        try:
+            return msgspec.json.decode(body, type=kind, strict=False)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._stranger("its reply is not msgtrace's JSON") from error
+
+    def _call(self, method: str, path: str, parameters: Parameters) -> bytes:
+        query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
+        request = urllib.request.Request(
+            f"{self.url}{path}{query}",
+            method=method,
+            headers={"Accept": "application/json", "User-Agent": "msgtrace"},
+        )
+        try:
+            return self._exchange(request)
+        except TimeoutError as error:
+            raise self._too_slow() from error
+        except urllib.error.URLError as error:
+            raise self._explain(error) from error
+        except http.client.IncompleteRead as error:
+            raise QueryServiceError(f"the reply of {self.url} broke off") from error
+        except http.client.HTTPException as error:
+            raise self._stranger("its reply is not HTTP that can be read") from error
+        except (OSError, ValueError) as error:
+            raise self._absent(error) from error
+
+    def _exchange(self, request: urllib.request.Request) -> bytes:
+        deadline = time.monotonic() + self.timeout_s
+        opener = urllib.request.build_opener(*self._proxy_handlers())
+        try:
+            response = opener.open(request, timeout=self.timeout_s)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refusal(error.code, _read_body(error, deadline)) from error
+        with response:
+            body = _read_body(response, deadline)
+            if response.length:
+                raise http.client.IncompleteRead(body, response.length)
+            return body
+
+    def _proxy_handlers(self) -> list[urllib.request.BaseHandler]:
+        host = urllib.parse.urlsplit(self.url).hostname or ""
+        return [urllib.request.ProxyHandler({})] if _is_loopback(host) else []
+
+    def _refusal(self, status: int, body: bytes) -> QueryServiceError:
+        try:
+            return QueryServiceError(msgspec.json.decode(body, type=ErrorReply).detail)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._stranger(f"it replied with status {status}")
+
+    def _explain(self, error: urllib.error.URLError) -> QueryServiceError:
+        if isinstance(error.reason, TimeoutError):
+            return self._too_slow()
+        return self._absent(error.reason)
+
+    def _absent(self, reason: object) -> QueryServiceError:
+        said = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
+        return QueryServiceError(
+            f"no msgtrace query service at {self.url} ({said[:1].lower()}{said[1:]});"
+            " start one with `msgtrace start` or give --url"
+        )
+
+    def _too_slow(self) -> QueryServiceError:
+        return QueryServiceError(
+            f"the query service at {self.url} did not answer within {self.timeout_s:g} s;"
+            " narrow the question or give it longer with --timeout"
+        )
+
+    def _stranger(self, observation: str) -> QueryServiceError:
+        return QueryServiceError(
+            f"what answers at {self.url} is not a msgtrace query service: {observation};"
+            " give its address with --url"
+        )
+
+
+def _read_body(
+    response: http.client.HTTPResponse | urllib.error.HTTPError, deadline: float
+) -> bytes:
+    """The whole body.
+
+    Raises TimeoutError after `deadline` (monotonic), QueryServiceError above MAX_REPLY_BYTES.
+    """
+    body = bytearray()
+    while chunk := response.read1(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            raise QueryServiceError(f"the reply is larger than {MAX_REPLY_BYTES // MIB} MiB")
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return bytes(body)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -1,0 +1,215 @@
+"""Rich views of lists, sums and settings; the span tree has its own module.
+
+Path: cli.replies → [cli.render] → terminal. On a terminal rows fit the width; in a pipe nothing is
+cut or wrapped. Every text is a `Text` of cleaned characters, so that rich reads no markup in it.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from msgtrace.cli.replies import TraceList, TraceStats, TraceSummary
+from msgtrace.cli.text import clean, counted, human_duration, local_time, terminal_json
+from msgtrace.model.units import NS_PER_MS
+from msgtrace.settings import SettingRow
+
+PIPE_WIDTH = 100_000
+TABLE_MIN_WIDTH = 110
+"""Below it a row takes two lines: an id is never cut, and little else fits beside it."""
+_MODEL_COLUMNS_WIDTH = 40
+
+ERROR_STYLE = "bold red"
+QUIET_STYLE = "dim"
+SERVICE_STYLE = "cyan"
+
+
+def open_console() -> Console:
+    """Standard output, as wide as the terminal or as wide as needed in a pipe."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an ASCII terminal shows ? instead of failing
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def print_json(document: bytes) -> None:
+    """The document as it came and a line end; on a terminal without characters that steer it."""
+    if sys.stdout.isatty():
+        click.echo(terminal_json(document.decode()))
+    else:
+        click.echo(document)
+
+
+def print_line(console: Console, line: Text) -> None:
+    """One line, cut to a terminal's width."""
+    line.truncate(console.width, overflow="ellipsis")
+    console.print(line, soft_wrap=True)
+
+
+def print_sentence(console: Console, *sentences: str, style: str = "") -> None:
+    """Prose, wrapped at words."""
+    console.print(Text(" ".join(sentences), style=style))
+
+
+def print_traces(console: Console, page: TraceList) -> None:
+    """One page of traces: a table, or two lines a trace on a narrow terminal."""
+    has_models = any(_uses_models(trace) for trace in page.traces)
+    if console.width < TABLE_MIN_WIDTH + (_MODEL_COLUMNS_WIDTH if has_models else 0):
+        _print_stacked_traces(console, page.traces)
+    else:
+        console.print(_trace_table(page.traces, has_models=has_models))
+
+
+def describe_total(page: TraceList) -> str:
+    """100 of 1,234 traces."""
+    at_least = "" if page.total_is_exact else "more than "
+    return f"{len(page.traces):,} of {at_least}{counted(page.total, 'trace')}"
+
+
+def _trace_table(traces: Sequence[TraceSummary], *, has_models: bool) -> Table:
+    table = _plain_table("Start", "Trace", "Root span", "Service", ">Duration", ">Spans", ">Errors")
+    if has_models:
+        _add_columns(table, "Models", ">Tokens in/out")
+    for trace in traces:
+        cells = [
+            Text(local_time(trace.start_time_unix_nano), style=QUIET_STYLE),
+            Text(clean(trace.trace_id)),
+            _fitting(trace.root_span_name, style="bold"),
+            _fitting(trace.service_name, style=SERVICE_STYLE),
+            Text(human_duration(trace.duration_ns)),
+            Text(f"{trace.span_count:,}"),
+            _error_count(trace.error_count),
+        ]
+        table.add_row(*cells, *(_model_cells(trace) if has_models else ()))
+    return table
+
+
+def _plain_table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    _add_columns(table, *headings)
+    return table
+
+
+def _add_columns(table: Table, *headings: str) -> None:
+    """Add columns; > before a heading stands over figures. Only columns of names shrink."""
+    for heading in headings:
+        name = heading.removeprefix(">")
+        table.add_column(
+            Text(name, no_wrap=True),
+            justify="right" if name != heading else "left",
+            no_wrap=name not in ("Root span", "Service", "Models", "Meaning"),
+        )
+
+
+def _fitting(text: str, style: str = "") -> Text:
+    return Text(clean(text), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _error_count(count: int) -> Text:
+    return Text(f"{count:,}", style=ERROR_STYLE if count else QUIET_STYLE)
+
+
+def _uses_models(trace: TraceSummary) -> bool:
+    return bool(trace.models or trace.input_tokens or trace.output_tokens)
+
+
+def _model_cells(trace: TraceSummary) -> tuple[Text, Text]:
+    tokens = f"{trace.input_tokens:,}/{trace.output_tokens:,}" if _uses_models(trace) else ""
+    return _fitting(", ".join(trace.models)), Text(tokens)
+
+
+def _print_stacked_traces(console: Console, traces: Iterable[TraceSummary]) -> None:
+    head = f"{'Start':<19}  {'Trace':<32}  {'Duration':>8}  {'Spans':>5}  {'Errors':>6}"
+    print_line(console, Text(head, style="bold"))
+    for trace in traces:
+        print_line(console, _figures_line(trace))
+        print_line(console, _names_line(trace))
+
+
+def _figures_line(trace: TraceSummary) -> Text:
+    errors = _error_count(trace.error_count)
+    errors.pad_left(max(0, 6 - errors.cell_len))
+    return Text.assemble(
+        (local_time(trace.start_time_unix_nano), QUIET_STYLE),
+        f"  {clean(trace.trace_id)}  {human_duration(trace.duration_ns):>8}",
+        f"  {trace.span_count:>5,}  ",
+        errors,
+    )
+
+
+def _names_line(trace: TraceSummary) -> Text:
+    line = Text.assemble(
+        "  ",
+        (clean(trace.root_span_name), "bold"),
+        "  ",
+        (clean(trace.service_name), SERVICE_STYLE),
+    )
+    if _uses_models(trace):
+        models, tokens = _model_cells(trace)
+        line.append(f"  {models.plain}  {tokens.plain} tokens", style=QUIET_STYLE)
+    return line
+
+
+def print_stats(console: Console, stats: TraceStats) -> None:
+    """Sums over the matching traces."""
+    errors = f"{stats.traces_with_errors:,} with errors ({stats.error_rate:.1%})"
+    percentiles = stats.duration_ms
+    rows = [
+        ("Traces", f"{stats.total_traces:,}", errors if stats.traces_with_errors else ""),
+        ("Spans", f"{stats.total_spans:,}", _span_errors(stats.total_errors)),
+        ("Duration", f"p50 {_percentile(percentiles.p50)}", ""),
+        ("", f"p95 {_percentile(percentiles.p95)}", ""),
+        ("", f"p99 {_percentile(percentiles.p99)}", ""),
+    ]
+    if stats.input_tokens or stats.output_tokens or stats.cost:
+        rows.append(("Tokens", f"{stats.input_tokens:,} in, {stats.output_tokens:,} out", ""))
+        rows.append(("Cost", f"{stats.cost:,.6g}", ""))
+    print_facts(console, [(name, Text.assemble(a, "  ", (b, ERROR_STYLE))) for name, a, b in rows])
+
+
+def _span_errors(count: int) -> str:
+    return counted(count, "error") if count else ""
+
+
+def _percentile(duration_ms: float | None) -> str:
+    return "-" if duration_ms is None else human_duration(round(duration_ms * NS_PER_MS))
+
+
+def print_facts(console: Console, facts: Sequence[tuple[str, Text]]) -> None:
+    """Names in bold and their values, aligned."""
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        line = Text.assemble((name.ljust(width), "bold"), "  ", value)
+        line.rstrip()
+        console.print(line, soft_wrap=True)
+
+
+def print_settings(console: Console, rows: Sequence[SettingRow]) -> None:
+    """Every setting with its value, its source and its meaning."""
+    if console.width < TABLE_MIN_WIDTH:
+        _print_stacked_settings(console, rows)
+        return
+    table = _plain_table("Variable", "Value", "Source", "Meaning")
+    for row in rows:
+        table.add_row(
+            Text(row.variable), _value(row), Text(row.source), Text(row.help, style=QUIET_STYLE)
+        )
+    console.print(table)
+
+
+def _print_stacked_settings(console: Console, rows: Sequence[SettingRow]) -> None:
+    for row in rows:
+        head = Text.assemble((row.variable, "bold"), " = ", _value(row), f"  ({row.source})")
+        console.print(head, soft_wrap=True)
+        console.print(Text(row.help, style=QUIET_STYLE))
+
+
+def _value(row: SettingRow) -> Text:
+    style = QUIET_STYLE if row.source == "default" else "green"
+    return Text(clean(row.value, max_chars=1_000) or "(none)", style=style)

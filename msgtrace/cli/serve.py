@@ -1,0 +1,79 @@
+"""`msgtrace start`, `collector` and `query`: settings in, a running service until asked to stop.
+
+Path: command line → [cli.serve] → cli.start, collector, query_service. What a service consists of
+is written there; it returns normally on SIGTERM and SIGINT, so these commands then exit with 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import click
+
+from msgtrace.cli.options import SettingsSource, settings_options
+
+
+@click.command()
+@settings_options()
+@click.option(
+    "--reload", "reloads", is_flag=True, help="Restart when the sources of msgtrace change."
+)
+def start(source: SettingsSource, reloads: bool) -> None:
+    """Run collector and query service in one process."""
+    settings = source.read()
+    if reloads:
+        _supervise(["start", *source.arguments()])
+        return
+    from msgtrace.cli.start import run_all  # noqa: PLC0415 - loads every server
+
+    _run(run_all(settings))
+
+
+@click.command()
+@settings_options(without=("port", "query_timeout_s", "cors_origins"))
+def collector(source: SettingsSource) -> None:
+    """Receive OTLP over gRPC and HTTP and store it."""
+    settings = source.read()
+    from msgtrace.collector import run_collector  # noqa: PLC0415 - loads grpc and the drivers
+
+    _run(run_collector(settings))
+
+
+@click.command()
+@settings_options(
+    without=(
+        "grpc_port",
+        "http_port",
+        "max_request_bytes",
+        "max_queued_bytes",
+        "max_batch_bytes",
+    )
+)
+def query(source: SettingsSource) -> None:
+    """Serve stored traces to people, scripts and dashboards."""
+    settings = source.read()
+    from msgtrace.query_service import run_query_service  # noqa: PLC0415 - loads the web server
+
+    _run(run_query_service(settings))
+
+
+def _supervise(arguments: Sequence[str]) -> None:
+    try:
+        from msgtrace.cli.reload import supervise  # noqa: PLC0415 - needs a development package
+    except ImportError as error:
+        raise click.ClickException(
+            "--reload needs the package watchfiles: pip install 'msgtrace[dev]'"
+        ) from error
+    supervise(arguments)
+
+
+def _run(service: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop where it exists: it is not made for Windows."""
+    try:
+        import uvloop  # noqa: PLC0415 - may be absent
+    except ImportError:
+        asyncio.run(service)
+    else:
+        uvloop.run(service)

@@ -1,0 +1,87 @@
+"""The options of every command that asks the query service: address, patience, JSON."""
+
+from __future__ import annotations
+
+import functools
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from msgtrace.cli.client import QueryService, service_url
+from msgtrace.cli.options import Decorator, config_option
+from msgtrace.settings import read_settings
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, one document, for programs."
+)
+
+
+def service_options(*, timeout_s: float) -> Decorator:
+    """Give a command `--url`, `--timeout`, `--json` and `--config`.
+
+    It receives `service: QueryService` and `as_json: bool`. timeout_s: the default of `--timeout`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_service(*args: Any, **kwargs: Any) -> None:
+            url = _find_url(kwargs.pop("url"), kwargs.pop("config_file"))
+            service = QueryService(url, kwargs.pop("timeout"))
+            command(*args, service=service, **kwargs)
+
+        decorated: Callable[..., None] = with_service
+        for option in (config_option, json_option, _timeout_option(timeout_s), _url_option):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _read_url(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """The URL without a trailing slash; `host:port` alone means http."""
+    if text is None:
+        return None
+    url = text.rstrip("/") if "://" in text else f"http://{text.rstrip('/')}"
+    if not _is_usable(url):
+        raise click.BadParameter(f"{text!r} is not an address such as http://127.0.0.1:4321.")
+    return url
+
+
+def _is_usable(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        has_plain_host = bool(parts.hostname) and parts.username is None
+        has_valid_port = parts.port is None or parts.port >= 0
+    except ValueError:
+        return False
+    is_base = not parts.query and not parts.fragment
+    is_printable = url.isascii() and url.isprintable() and " " not in url
+    return all(
+        (parts.scheme in ("http", "https"), has_plain_host, has_valid_port, is_base, is_printable)
+    )
+
+
+def _find_url(given: str | None, config_file: Path | None) -> str:
+    return given or service_url(read_settings(config_file=config_file))
+
+
+_url_option = click.option(
+    "--url",
+    metavar="URL",
+    callback=_read_url,
+    help="Address of the query service; by default that of the settings, on this machine.",
+)
+
+
+def _timeout_option(default_s: float) -> Decorator:
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True, max=86_400),
+        default=default_s,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for an answer.",
+    )

@@ -1,0 +1,164 @@
+"""The span tree of one trace with a time bar for each span.
+
+Path: cli.replies → [cli.tree] → terminal. Nothing here recurses: a trace is as deep as its sender
+made it. A span with a skewed clock or a negative duration still gets its line and its bar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from rich.console import Console
+from rich.text import Text
+
+from msgtrace.cli.render import (
+    ERROR_STYLE,
+    QUIET_STYLE,
+    SERVICE_STYLE,
+    print_facts,
+    print_line,
+    print_sentence,
+)
+from msgtrace.cli.replies import Span, SpanNode, TraceTree
+from msgtrace.cli.text import clean, counted, exact_local_time, human_duration
+
+MAX_SPANS_SHOWN = 1_000
+
+_BRANCH, _LAST_BRANCH, _TRUNK, _BLANK = "├─ ", "└─ ", "│  ", "   "
+_GUIDE_CELLS = 3
+_DURATION_CELLS = 8
+_MIN_BAR_CELLS = 16
+_MAX_BAR_CELLS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class TreeLine:
+    """A span in its place. guides stand before its name, guides_below before its description."""
+
+    node: SpanNode
+    guides: str
+    guides_below: str
+    shows_service: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The time of a trace laid over `cells` terminal cells."""
+
+    start_ns: int
+    end_ns: int
+    cells: int
+
+    def bar(self, span: Span) -> str:
+        """Blanks, then the span's share of the time: at least one cell, all within `cells`."""
+        whole_ns = max(self.end_ns - self.start_ns, 1)
+        first = (span.start_time_unix_nano - self.start_ns) * self.cells // whole_ns
+        past = -((self.start_ns - span.end_time_unix_nano) * self.cells // whole_ns)  # rounded up
+        first = min(max(first, 0), self.cells - 1)
+        past = min(max(past, first + 1), self.cells)
+        return " " * first + "█" * (past - first)
+
+
+def print_tree(console: Console, tree: TraceTree, *, max_spans: int | None) -> None:
+    """Facts about the trace, then its spans in order. max_spans: None prints all."""
+    spans = [node.span for node in _every_node(tree.roots)]
+    if not spans:
+        print_sentence(console, f"Trace {clean(tree.trace_id)} has no spans.")
+        return
+    start_ns = min(span.start_time_unix_nano for span in spans)
+    end_ns = max(max(span.start_time_unix_nano, span.end_time_unix_nano) for span in spans)
+    print_facts(console, _facts(tree.trace_id, spans, start_ns, end_ns))
+    console.print()
+    lines = list(islice(walk(tree.roots), max_spans))
+    _print_lines(console, lines, start_ns, end_ns)
+    if len(lines) < len(spans):
+        rest = counted(len(spans) - len(lines), "more span")
+        print_sentence(console, f"… {rest}; --all shows them", style=QUIET_STYLE)
+
+
+def walk(roots: Sequence[SpanNode]) -> Iterator[TreeLine]:
+    """Every span once, a parent before its children, with the guide lines of its place."""
+    waiting = [(root, "", "", "") for root in reversed(roots)]
+    while waiting:
+        node, guides, base, parent_service = waiting.pop()
+        service = node.span.service_name
+        below = base + (_TRUNK if node.children else _BLANK)
+        yield TreeLine(node, guides, below, service != parent_service)
+        for child in reversed(node.children):
+            is_last = child is node.children[-1]
+            branch, trunk = (_LAST_BRANCH, _BLANK) if is_last else (_BRANCH, _TRUNK)
+            waiting.append((child, base + branch, base + trunk, service))
+
+
+def _every_node(roots: Sequence[SpanNode]) -> Iterator[SpanNode]:
+    waiting = list(roots)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += node.children
+
+
+def _facts(
+    trace_id: str, spans: Sequence[Span], start_ns: int, end_ns: int
+) -> list[tuple[str, Text]]:
+    errors = sum(span.is_error for span in spans)
+    services = sorted({span.service_name for span in spans})
+    return [
+        ("Trace", Text(clean(trace_id))),
+        ("Start", Text(exact_local_time(start_ns))),
+        ("Duration", Text(human_duration(end_ns - start_ns))),
+        ("Spans", Text(f"{len(spans):,}")),
+        ("Errors", Text(f"{errors:,}", style=ERROR_STYLE if errors else "")),
+        ("Services", Text(clean(", ".join(services)), style=SERVICE_STYLE)),
+    ]
+
+
+def _print_lines(console: Console, lines: Sequence[TreeLine], start_ns: int, end_ns: int) -> None:
+    beside_bar = console.width - _DURATION_CELLS - 4  # two gaps of two cells
+    room = max(beside_bar - max(_MIN_BAR_CELLS, beside_bar // 3), _GUIDE_CELLS)
+    labels = [_label(line, room) for line in lines]
+    width = min(max(label.cell_len for label in labels), room)
+    timeline = Timeline(start_ns, end_ns, max(1, min(_MAX_BAR_CELLS, beside_bar - width)))
+    for line, label in zip(lines, labels, strict=True):
+        label.truncate(width, overflow="ellipsis", pad=True)
+        _print_span(console, line.node.span, label, timeline)
+        _print_description(console, line, room)
+
+
+def _label(line: TreeLine, room: int) -> Text:
+    span = line.node.span
+    label = Text.assemble((_fit_guides(line.guides, room), QUIET_STYLE))
+    if span.is_error:
+        label.append("✗ ", style=ERROR_STYLE)
+    if line.node.relation not in ("root", "child"):
+        label.append(f"({clean(line.node.relation)}) ", style="yellow")
+    label.append(clean(span.name), style=ERROR_STYLE if span.is_error else "")
+    if line.shows_service:
+        label.append(f"  {clean(span.service_name)}", style=SERVICE_STYLE)
+    return label
+
+
+def _fit_guides(guides: str, room: int) -> str:
+    """Guides that leave half of the room to the name; deeper ones begin with … and the depth."""
+    most = max(room // 2 // _GUIDE_CELLS, 2) * _GUIDE_CELLS
+    if len(guides) <= most:
+        return guides
+    depth = f"…{len(guides) // _GUIDE_CELLS}".ljust(2 * _GUIDE_CELLS)
+    return depth + guides[len(guides) - most + 2 * _GUIDE_CELLS :]
+
+
+def _print_span(console: Console, span: Span, label: Text, timeline: Timeline) -> None:
+    bar_style = "red" if span.is_error else "green"
+    duration = f"{human_duration(span.duration_ns):>{_DURATION_CELLS}}"
+    row = Text.assemble(label, "  ", duration, "  ", (timeline.bar(span), bar_style))
+    print_line(console, row)
+
+
+def _print_description(console: Console, line: TreeLine, room: int) -> None:
+    span = line.node.span
+    if span.is_error and span.status.description:
+        guides = _fit_guides(line.guides_below, room)
+        description = clean(span.status.description)
+        print_line(console, Text.assemble((guides, QUIET_STYLE), (description, "red")))

@@ -1,0 +1,34 @@
+"""Fixtures for the commands: a clean environment, a canned query service, a runner."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from click.testing import CliRunner, Result
+
+from msgtrace.cli.main import main
+from tests.cli.canned import CannedServer, canned_server
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MSGTRACE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def canned() -> Iterator[CannedServer]:
+    with canned_server() as server:
+        yield server
+
+
+@pytest.fixture
+def run() -> Run:
+    def run_command(*arguments: str, input: str | None = None) -> Result:
+        return CliRunner().invoke(main, arguments, input=input)
+
+    return run_command

@@ -1,0 +1,40 @@
+"""The installed wheel works with only its declared dependencies, away from the source tree."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.packaging.conftest import Built
+from tests.packaging.environment import Environment
+from tests.packaging.test_distributions import migrations, sources
+
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
+
+NOT_IMPORTED = {
+    "msgtrace.__main__",  # runs the program
+    "msgtrace.cli.reload",  # for development, needs watchfiles
+}
+
+LIST_MIGRATIONS = """
+from msgtrace.storage.migrate import load_migrations
+for backend in ("postgres", "sqlite"):
+    for migration in load_migrations(backend):
+        print(f"migrations/{backend}/{migration.name}.sql")
+"""
+
+
+@pytest.fixture
+def installed(bare: Environment, built: Built) -> Environment:
+    bare.pip("install", "--quiet", "--no-deps", "--no-index", built.wheel)
+    return bare
+
+
+def test_every_module_can_be_imported(installed: Environment) -> None:
+    paths = (path.removesuffix(".py") for path in sources() if path.endswith(".py"))
+    modules = {path.removesuffix("/__init__").replace("/", ".") for path in paths} - NOT_IMPORTED
+
+    installed.must_run("python", "-W", "error", "-c", f"import {', '.join(sorted(modules))}")
+
+
+def test_the_migrations_are_found(installed: Environment) -> None:
+    assert set(installed.must_run("python", "-c", LIST_MIGRATIONS).split()) == migrations()

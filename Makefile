@@ -48,8 +48,8 @@ fmt: $(VENV)/.installed-dev ## Format the code and fix what can be fixed
 
 check: lint types test ## All that must pass before a change is merged
 
-bench: $(VENV)/.installed-test ## Run the benchmarks
-	@$(BIN)/python -m pytest benchmarks -m benchmark --capture=no --timeout=0 $(ARGS)
+bench: $(VENV)/.installed-test ## Measure ingest beside the databases' own ceilings
+	@$(BIN)/python -m benchmarks.ingest $(ARGS)
 
 protos: $(VENV)/.installed-dev ## Compile protos/ into the package
 	@for proto in $(PROTOS); do $(PROTOC) --python_out=. --pyi_out=. $$proto || exit 1; done

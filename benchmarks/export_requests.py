@@ -1,0 +1,62 @@
+"""The requests that benchmarks send: 512 spans with ten attributes, unique ids, ten services."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+SPANS_PER_REQUEST = 512
+SPANS_PER_TRACE = 16
+SERVICES = 10
+OPERATIONS = 20
+
+_STRINGS = {
+    "http.request.method": ("GET", "POST", "PUT"),
+    "url.path": tuple(f"/api/v1/items/{n}" for n in range(500)),
+    "server.address": tuple(f"shop-{n}.internal" for n in range(20)),
+    "user_agent.original": ("Mozilla/5.0 (X11; Linux x86_64)", "okhttp/4.12.0", "curl/8.5.0"),
+    "db.system.name": ("postgresql", "redis"),
+    "customer.id": tuple(f"customer-{n}" for n in range(20_000)),
+    "request.id": (),
+}
+
+
+def make_requests(count: int, seed: int) -> list[bytes]:
+    """`count` serialized requests; the same seed gives the same spans but for their times."""
+    rng = random.Random(seed)  # noqa: S311 - a benchmark needs repeatable data, not secrets
+    return [_make_request(rng).SerializeToString() for _ in range(count)]
+
+
+def _make_request(rng: random.Random) -> ExportTraceServiceRequest:
+    request = ExportTraceServiceRequest()
+    resource_spans = request.resource_spans.add()
+    service = f"service-{rng.randrange(SERVICES)}"
+    resource_spans.resource.attributes.add(key="service.name").value.string_value = service
+    resource_spans.resource.attributes.add(key="host.name").value.string_value = "benchmark"
+    scope_spans = resource_spans.scope_spans.add()
+    scope_spans.scope.name = "benchmark"
+    now_ns = time.time_ns()
+    for index in range(SPANS_PER_REQUEST):
+        if index % SPANS_PER_TRACE == 0:
+            trace_id, parent_id = rng.randbytes(16), b""
+        start_ns = now_ns - rng.randrange(1_000_000_000)
+        span = scope_spans.spans.add(
+            trace_id=trace_id,
+            span_id=rng.randbytes(8),
+            parent_span_id=parent_id,
+            name=f"GET /operation/{rng.randrange(OPERATIONS)}",
+            kind=2,  # type: ignore[arg-type]  # SERVER
+            start_time_unix_nano=start_ns,
+            end_time_unix_nano=start_ns + rng.randrange(50_000_000),
+            flags=257,
+        )
+        parent_id = span.span_id
+        for key, choices in _STRINGS.items():
+            text = rng.choice(choices) if choices else rng.randbytes(8).hex()
+            span.attributes.add(key=key).value.string_value = text
+        span.attributes.add(key="http.response.status_code").value.int_value = 200
+        span.attributes.add(key="http.response.size").value.int_value = rng.randrange(100_000)
+        span.attributes.add(key="cache.hit").value.bool_value = rng.random() < 0.5
+    return request

@@ -1,0 +1,215 @@
+"""How fast are spans stored durably, beside what the database does with ready-made rows?
+
+    python -m benchmarks.ingest [--requests 400] [--rounds 3] [--databases sqlite,postgres]
+
+Requests of 512 spans with ten attributes over 16 connections, from a process of their own. Figures
+are medians of the rounds; the ceilings are measured in each round beside the runs they are compared
+with, because on a shared machine absolute figures drift and ratios hold.
+Also: the time from start to the first accepted span, and resident memory at saturation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import psutil
+
+from benchmarks.ceiling import postgres_ceiling, sqlite_ceiling
+from benchmarks.export_requests import make_requests
+from benchmarks.load import http_sender
+from benchmarks.processes import cpu_s, postmaster, running_collector, wait_for_port
+from msgtrace.model.units import MIB
+from msgtrace.settings import Settings
+from msgtrace.storage.factory import migrate_database
+from tests.postgres_server import postgres_server, with_database
+
+WIRES = ("grpc", "http")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run."""
+
+    requests: int
+    databases: list[str]
+    postgres_url: str
+    folder: Path
+
+
+class Figures:
+    """Samples by row and column, printed as medians."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def add(self, row: str, **columns: float) -> None:
+        """Add one sample to each column of a row."""
+        for column, value in columns.items():
+            self._samples[row][column].append(value)
+
+    def median(self, row: str, column: str) -> float:
+        """The median of a row's column."""
+        return statistics.median(self._samples[row][column])
+
+    def print(self, columns: dict[str, str]) -> None:
+        """All rows; `columns` maps a column to its format."""
+        print(" | ".join(["case".ljust(34), *(name.rjust(12) for name in columns)]))
+        for row in self._samples:
+            cells = [
+                format(self.median(row, name), spec).rjust(12)
+                if name in self._samples[row]
+                else " " * 12
+                for name, spec in columns.items()
+            ]
+            print(" | ".join([row.ljust(34), *cells]))
+
+
+def main() -> None:
+    """Run all rounds and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--databases", default="sqlite,postgres")
+    options = parser.parse_args()
+    figures = Figures()
+    with postgres_server() as url, tempfile.TemporaryDirectory(prefix="msgtrace-bench-") as folder:
+        for number in range(options.rounds):
+            plan = Plan(options.requests, options.databases.split(","), url, Path(folder))
+            _run_round(plan, number, figures)
+    figures.print(
+        {
+            "spans/s": ",.0f",
+            "of reference": ".0%",
+            "of own table": ".0%",
+            "collector µs": ".1f",
+            "database µs": ".1f",
+            "p50 ms": ".0f",
+            "p99 ms": ".0f",
+            "start s": ".2f",
+            "memory MiB": ".0f",
+        }
+    )
+    print("µs: CPU time a span. of reference: jsonb, unique + service index, ready-made binary COPY.")
+
+
+def _run_round(plan: Plan, number: int, figures: Figures) -> None:
+    seed = number * 1000
+    if "sqlite" in plan.databases:
+        ceiling = sqlite_ceiling(plan.folder / f"ceiling-{number}.db", plan.requests, seed)
+        figures.add("sqlite ready-made rows", **{"spans/s": ceiling})
+        for wire in WIRES:
+            url = f"sqlite:///{plan.folder / f'{wire}-{number}.db'}"
+            rate = _run_case(f"sqlite {wire}", url, wire, plan, seed, figures)
+            share = {"of reference": rate / ceiling, "of own table": rate / ceiling}
+            figures.add(f"sqlite {wire}", **share)
+    if "postgres" in plan.databases:
+        reference = _postgres_ceiling(plan, "reference_spans", f"r{number}", seed)
+        own = _postgres_ceiling(plan, "spans", f"o{number}", seed)
+        figures.add("postgres ready-made, reference", **{"spans/s": reference})
+        figures.add("postgres ready-made, own table", **{"spans/s": own})
+        for wire in WIRES:
+            url = _new_database(plan.postgres_url, f"bench_{wire}{number}")
+            rate = _run_case(f"postgres {wire}", url, wire, plan, seed, figures)
+            share = {"of reference": rate / reference, "of own table": rate / own}
+            figures.add(f"postgres {wire}", **share)
+
+
+def _run_case(
+    name: str, url: str, wire: str, plan: Plan, seed: int, figures: Figures
+) -> float:
+    started_at = time.perf_counter()
+    with running_collector(url) as (collector, ports):
+        wait_for_port(ports["http"])
+        assert http_sender(ports["http"])(make_requests(1, seed + 1)[0])
+        start_s = time.perf_counter() - started_at
+        servers = [] if url.startswith("sqlite") else [postmaster()]
+        before = cpu_s(collector), sum(map(cpu_s, servers))
+        with _sampled_memory(collector) as peak_bytes:
+            result = _load(wire, ports[wire], plan.requests, seed + 2)
+        after = cpu_s(collector), sum(map(cpu_s, servers))
+    spans = result["spans"]
+    if result["refused"]:
+        raise RuntimeError(f"{result['refused']} requests were refused")
+    figures.add(
+        name,
+        **{
+            "spans/s": spans / result["seconds"],
+            "collector µs": (after[0] - before[0]) / spans * 1e6,
+            "database µs": (after[1] - before[1]) / spans * 1e6,
+            "p50 ms": result["p50_ms"],
+            "p99 ms": result["p99_ms"],
+            "start s": start_s,
+            "memory MiB": max(peak_bytes) / MIB,
+        },
+    )
+    return spans / result["seconds"]
+
+
+def _load(wire: str, port: int, requests: int, seed: int) -> dict[str, float]:
+    arguments = [wire, str(port), "--requests", str(requests), "--seed", str(seed)]
+    command = [sys.executable, "-m", "benchmarks.load", *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        result: dict[str, float] = json.loads(child.communicate("go\n")[0])
+    return result
+
+
+class _sampled_memory:  # noqa: N801 - reads as a block
+    """Samples a process's resident bytes ten times a second while the block runs."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self._ended = threading.Event()
+        self._bytes: list[int] = []
+        self._thread = threading.Thread(target=self._sample)
+
+    def __enter__(self) -> list[int]:
+        self._thread.start()
+        return self._bytes
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        self._bytes.append(self._process.memory_info().rss)
+        while not self._ended.wait(0.1):
+            self._bytes.append(self._process.memory_info().rss)
+
+
+def _postgres_ceiling(plan: Plan, table: str, name: str, seed: int) -> float:
+    url = _new_database(plan.postgres_url, f"bench_{name}")
+    return asyncio.run(postgres_ceiling(url, table, plan.requests, seed))
+
+
+def _new_database(admin_url: str, name: str) -> str:
+    async def create() -> None:
+        connection = await asyncpg.connect(admin_url)
+        await connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.execute("CHECKPOINT")
+        await connection.close()
+
+    asyncio.run(create())
+    url = with_database(admin_url, name)
+    asyncio.run(migrate_database(Settings(database_url=url)))
+    return url
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Offer ready-made requests to a collector from a process of its own: `python -m benchmarks.load`.
+
+Prepares everything, says "ready", waits for a line on standard input, sends as fast as the answers
+come over `connections` connections, and prints one JSON line: seconds, spans, refused, CPU seconds and
+acknowledgement times. A refused request is an error: it is counted and not sent again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import grpc
+
+from benchmarks.export_requests import SPANS_PER_REQUEST, make_requests
+
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+Send = Callable[[bytes], bool]
+"""Sends one request; returns whether it was accepted."""
+
+
+def main() -> None:
+    """Run one load and print what happened."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("wire", choices=["grpc", "http"])
+    parser.add_argument("port", type=int)
+    parser.add_argument("--requests", type=int, required=True)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--seed", type=int, required=True)
+    options = parser.parse_args()
+    bodies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    for body in make_requests(options.requests, options.seed):
+        bodies.put(body)
+    open_sender = grpc_sender if options.wire == "grpc" else http_sender
+    senders = [open_sender(options.port) for _ in range(options.connections)]
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(json.dumps(_offer(bodies, senders)), flush=True)
+
+
+def _offer(bodies: queue.SimpleQueue[bytes], senders: list[Send]) -> dict[str, float]:
+    took_s: list[float] = []
+    refused: list[bytes] = []
+
+    def run(send: Send) -> None:
+        while True:
+            try:
+                body = bodies.get_nowait()
+            except queue.Empty:
+                return
+            sent_at = time.perf_counter()
+            if not send(body):
+                refused.append(body)
+            took_s.append(time.perf_counter() - sent_at)
+
+    threads = [threading.Thread(target=run, args=(send,)) for send in senders]
+    cpu_before_s, started_at = time.process_time(), time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - started_at
+    took_s.sort()
+    return {
+        "seconds": seconds,
+        "spans": (len(took_s) - len(refused)) * SPANS_PER_REQUEST,
+        "refused": len(refused),
+        "cpu_s": time.process_time() - cpu_before_s,
+        "p50_ms": took_s[len(took_s) // 2] * 1e3,
+        "p99_ms": took_s[len(took_s) * 99 // 100] * 1e3,
+    }
+
+
+def grpc_sender(port: int) -> Send:
+    # Without a pool of its own each channel would share one connection.
+    channel = grpc.insecure_channel(
+        f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)]
+    )
+    export = channel.unary_unary(EXPORT)
+
+    def send(body: bytes) -> bool:
+        try:
+            export(body, timeout=60)
+        except grpc.RpcError:
+            return False
+        return True
+
+    return send
+
+
+def http_sender(port: int) -> Send:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"Content-Type": "application/x-protobuf"}
+
+    def send(body: bytes) -> bool:
+        connection.request("POST", "/v1/traces", body, headers)
+        response = connection.getresponse()
+        response.read()
+        return response.status == http.client.OK
+
+    return send
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Child processes of a benchmark, and what they cost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import psutil
+
+
+@contextlib.contextmanager
+def running_collector(database_url: str) -> Iterator[tuple[psutil.Process, dict[str, int]]]:
+    """A collector on free ports of loopback; yields the process and its ports by wire."""
+    ports = {"grpc": free_port(), "http": free_port()}
+    environment = os.environ | {
+        "MSGTRACE_DATABASE_URL": database_url,
+        "MSGTRACE_GRPC_PORT": str(ports["grpc"]),
+        "MSGTRACE_HTTP_PORT": str(ports["http"]),
+        "MSGTRACE_LOG_LEVEL": "warning",
+    }
+    child = subprocess.Popen([sys.executable, "-m", "msgtrace", "collector"], env=environment)
+    try:
+        yield psutil.Process(child.pid), ports
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(30)
+
+
+def wait_for_port(port: int, timeout_s: float = 30) -> None:
+    """Return once something listens on loopback's `port`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """CPU seconds of a process, of its living children and of those that have ended."""
+    times = process.cpu_times()
+    ended = times.children_user + times.children_system
+    living = sum(sum(child.cpu_times()[:2]) for child in process.children(recursive=True))
+    return times.user + times.system + ended + living
+
+
+def postmaster() -> psutil.Process:
+    """The PostgreSQL server that this benchmark started."""
+    mine = psutil.Process().children(recursive=True)
+    for process in [*mine, *psutil.process_iter()]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() == "postgres" and "msgtrace-pg-" in " ".join(process.cmdline()):
+                return process
+    raise LookupError("no PostgreSQL server of this benchmark is running")

@@ -11,13 +11,13 @@ import dataclasses
 import difflib
 import os
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import platformdirs
 
 from msgtrace.errors import InvalidSetting
@@ -254,33 +254,23 @@ def _read_file(config_file: Path | None) -> dict[str, Any]:
 
 
 def _convert(variable: str, kind: Any, given: Any) -> Any:
-    if isinstance(kind, types.GenericAlias):
+    if kind == tuple[str, ...]:
         items = given.split(",") if isinstance(given, str) else given
         return tuple(str(item).strip() for item in items if str(item).strip())
     try:
-        return _CONVERTERS[kind](str(given).strip())
-    except (ValueError, KeyError) as error:
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise InvalidSetting(variable, f"must be {wanted}, not {given!r}") from error
+        return msgspec.convert(
+            given.strip() if isinstance(given, str) else given, kind, strict=False
+        )
+    except msgspec.ValidationError as error:
+        raise InvalidSetting(variable, f"must be {_WANTED[kind]}, not {given!r}") from error
 
 
-def _to_bool(text: str) -> bool:
-    return {
-        "true": True,
-        "1": True,
-        "yes": True,
-        "on": True,
-        "false": False,
-        "0": False,
-        "no": False,
-        "off": False,
-    }[text.lower()]
-
-
-_CONVERTERS: dict[Any, Any] = {bool: _to_bool, int: int, float: float, str: str}
+_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def _show(name: str, value: Any) -> str:
     if name == "database_url":
         return mask_password(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import migrate_database, open_storage
 from msgtrace.storage.protocol import Storage
-from tests.postgres_server import postgres_server, with_database
+from tests.postgres_server import (
+    cloned_database,
+    execute_each,
+    postgres_server,
+    with_database,
+)
 
 BACKENDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 
 _TEMPLATE = "msgtrace_template"
-_numbers = itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
@@ -42,12 +44,8 @@ def postgres_admin_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_template(postgres_admin_url: str) -> str:
     """A migrated database that each test clones; cloning is much faster than migrating."""
-    asyncio.run(
-        _execute(
-            postgres_admin_url,
-            f"DROP DATABASE IF EXISTS {_TEMPLATE}",
-            f"CREATE DATABASE {_TEMPLATE}",
-        )
+    execute_each(
+        postgres_admin_url, f"DROP DATABASE IF EXISTS {_TEMPLATE}", f"CREATE DATABASE {_TEMPLATE}"
     )
     asyncio.run(
         migrate_database(Settings(database_url=with_database(postgres_admin_url, _TEMPLATE)))
@@ -58,13 +56,15 @@ def postgres_template(postgres_admin_url: str) -> str:
 @pytest.fixture
 def postgres_url(postgres_admin_url: str, postgres_template: str) -> Iterator[str]:
     """A fresh, migrated database."""
-    yield from _new_database(postgres_admin_url, postgres_template)
+    with cloned_database(postgres_admin_url, postgres_template) as url:
+        yield url
 
 
 @pytest.fixture
 def empty_postgres_url(postgres_admin_url: str) -> Iterator[str]:
     """A fresh database without any table."""
-    yield from _new_database(postgres_admin_url, "template1")
+    with cloned_database(postgres_admin_url, "template1") as url:
+        yield url
 
 
 @pytest.fixture
@@ -90,19 +90,3 @@ async def storage(settings: Settings) -> AsyncIterator[Storage]:
     """An open storage of each backend."""
     async with open_storage(settings) as opened:
         yield opened
-
-
-def _new_database(admin_url: str, template: str) -> Iterator[str]:
-    name = f"msgtrace_test_{os.getpid()}_{next(_numbers)}"
-    asyncio.run(_execute(admin_url, f"CREATE DATABASE {name} TEMPLATE {template}"))
-    yield with_database(admin_url, name)
-    asyncio.run(_execute(admin_url, f"DROP DATABASE {name} WITH (FORCE)"))
-
-
-async def _execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()

@@ -7,15 +7,21 @@ skipped for want of a database.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import asyncpg
+
 OVERRIDE = "MSGTRACE_TEST_DATABASE_URL"
 IMAGE = "postgres:18-alpine"
+
+_numbers = itertools.count(1)
 
 
 @contextmanager
@@ -38,6 +44,31 @@ def with_database(url: str, name: str) -> str:
     authority, _, path_and_query = rest.partition("/")
     _, question, query = path_and_query.partition("?")
     return f"{scheme}://{authority}/{name}{question}{query}"
+
+
+@contextmanager
+def cloned_database(admin_url: str, template: str) -> Iterator[str]:
+    """URL of a new database made of `template`, dropped afterwards."""
+    name = f"msgtrace_test_{os.getpid()}_{next(_numbers)}"
+    execute_each(admin_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield with_database(admin_url, name)
+    finally:
+        execute_each(admin_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def execute_each(url: str, *statements: str) -> None:
+    """Run the statements, each in a transaction of its own."""
+    asyncio.run(_execute_each(url, statements))
+
+
+async def _execute_each(url: str, statements: Sequence[str]) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 def _docker_answers() -> bool:

@@ -44,6 +44,11 @@ def plain_map(pairs: Sequence[KeyValue]) -> dict[str, Any]:
 
 def plain_value(value: AnyValue) -> Any:
     """One value as `to_json` takes it."""
+    # Cheaper than WhichOneof, and true for nearly all that is not text.
+    if number := value.int_value:
+        return _plain_int(number)
+    if value.bool_value:
+        return True
     kind = value.WhichOneof("value")
     if kind is None:
         return None
@@ -112,7 +117,6 @@ def _plain_double(number: float) -> Any:
 
 
 _TAGGED: dict[str, Any] = {
-    "int_value": _plain_int,
     "double_value": _plain_double,
     "bytes_value": lambda content: {"$bytes": base64.b64encode(content).decode()},
     "array_value": lambda array: [each.string_value or plain_value(each) for each in array.values],

@@ -9,6 +9,7 @@ from typing import Self
 
 import msgspec
 
+from msgtrace.errors import SchemaMismatch
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.search import TraceFilter
 from msgtrace.model.span import TenantId, TraceId
@@ -47,6 +48,8 @@ class SqliteStorage(SqlReader):
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
         """The file of `settings.database_url`, made if absent, with the current schema."""
         path = database_path(settings.database_url)
+        if not settings.auto_migrate and not path.exists():
+            raise SchemaMismatch(f"{path} does not exist; run `msgtrace-admin migrate`")
         writer = ConnectionThread(lambda: open_connection(path), "msgtrace-sqlite-write")
         readers = ReaderThreads(path, settings.query_timeout_s)
         try:

@@ -60,6 +60,14 @@ async def stop_requested() -> None:
     await stopped.wait()
 
 
+def require_bindable(host: str, port: int, variable: str) -> None:
+    """Raise PortUnavailable, with the reason, if a server could not listen there.
+
+    For gRPC, which gives no reason itself and writes a line of its own to standard error.
+    """
+    _bind(host, port, variable).close()
+
+
 def port_in_use(host: str, port: int, variable: str) -> str:
     """The sentence for a port that cannot be bound."""
     return (
@@ -86,9 +94,9 @@ def _bind(host: str, port: int, variable: str) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+        if error.errno == errno.EADDRINUSE:
             raise PortUnavailable(port_in_use(host, port, variable)) from error
         raise PortUnavailable(
-            f"cannot listen on {host}, port {port}: {error.strerror or error}"
+            f"cannot listen on {host}, port {port} ({variable}): {error.strerror or error}"
         ) from error
     return listener

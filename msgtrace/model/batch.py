@@ -177,10 +177,9 @@ def _extend(
 ) -> None:
     if start_ns < delta.start_time_ns:
         delta.start_time_ns = start_ns
-    if end_ns > delta.end_time_ns:
-        delta.end_time_ns = end_ns
-    elif start_ns > delta.end_time_ns:
-        delta.end_time_ns = start_ns
+    last_ns = end_ns if end_ns > start_ns else start_ns
+    if last_ns > delta.end_time_ns:
+        delta.end_time_ns = last_ns
     has_parent = parent_id is not None
     if has_parent <= delta.root[0] and (rank := (has_parent, start_ns, span_id)) < delta.root:
         delta.root, delta.root_name, delta.root_service_name = rank, name, service

@@ -32,21 +32,16 @@ _decode = msgspec.json.Decoder().decode
 
 def plain_map(pairs: Sequence[KeyValue]) -> dict[str, Any]:
     """Attributes as values that `to_json` takes: plain Python ones, tagged maps where needed."""
-    plain: dict[str, Any] = {}
-    for pair in pairs:
-        value = pair.value
-        # The string case first and without WhichOneof: it is most of all traffic.
-        plain[pair.key] = value.string_value or plain_value(value)
-    if len(plain) != len(pairs) or "" in plain or (len(plain) == 1 and next(iter(plain))[0] == "$"):
-        return _exact_map(pairs, plain)
-    return plain
+    # The string case first and without WhichOneof: it is most of all traffic.
+    items = [(pair.key, (value := pair.value).string_value or plain_value(value)) for pair in pairs]
+    return as_map(items, pairs)
 
 
 def plain_value(value: AnyValue) -> Any:
     """One value as `to_json` takes it."""
     # Cheaper than WhichOneof, and true for nearly all that is not text.
     if number := value.int_value:
-        return _plain_int(number)
+        return plain_int(number)
     if value.bool_value:
         return True
     kind = value.WhichOneof("value")
@@ -94,31 +89,48 @@ def value_from_plain(plain: Any) -> AnyValue:
     raise TypeError(f"not a JSON value: {type(plain).__name__}")
 
 
-def _exact_map(pairs: Sequence[KeyValue], plain: dict[str, Any]) -> dict[str, Any]:
-    has_index = any(pair.key_strindex for pair in pairs)
-    if not has_index and len(plain) == len(pairs) and next(iter(plain))[:1] != "$":
+def as_map(items: list[tuple[str, Any]], pairs: Sequence[Any]) -> dict[str, Any]:
+    """(key, plain value) items as a map: a plain one if nothing gets lost, else a tagged one.
+
+    pairs: where the items come from, for keys by string index.
+    Takes finished values, because making those of nested maps twice would take exponential time.
+    """
+    plain = dict(items)
+    if len(plain) == len(items) and "" not in plain and (len(items) != 1 or items[0][0][0] != "$"):
         return plain
-    return {"$map": [[_plain_key(pair), plain_value(pair.value)] for pair in pairs]}
+    indexes = [int(pair.key_strindex or 0) for pair in pairs]
+    looks_tagged = len(items) == 1 and items[0][0].startswith("$")
+    if len(plain) == len(items) and not any(indexes) and not looks_tagged:
+        return plain
+    return {
+        "$map": [
+            [{"$strindex": index} if index else key, value]
+            for (key, value), index in zip(items, indexes, strict=True)
+        ]
+    }
 
 
-def _plain_key(pair: KeyValue) -> Any:
-    return {"$strindex": pair.key_strindex} if pair.key_strindex else pair.key
-
-
-def _plain_int(number: int) -> Any:
+def plain_int(number: int) -> Any:
+    """An integer; tagged where JavaScript would round it."""
     return number if -MAX_PLAIN_INT <= number <= MAX_PLAIN_INT else {"$int": str(number)}
 
 
-def _plain_double(number: float) -> Any:
+def plain_double(number: float) -> Any:
+    """A double; tagged where JSON has no word for it."""
     if number - number == 0.0:
         return number
     word = "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
     return {"$double": word}
 
 
+def plain_bytes(content: bytes) -> dict[str, str]:
+    """Bytes, tagged."""
+    return {"$bytes": base64.b64encode(content).decode()}
+
+
 _TAGGED: dict[str, Any] = {
-    "double_value": _plain_double,
-    "bytes_value": lambda content: {"$bytes": base64.b64encode(content).decode()},
+    "double_value": plain_double,
+    "bytes_value": plain_bytes,
     "array_value": lambda array: [each.string_value or plain_value(each) for each in array.values],
     "kvlist_value": lambda kvlist: plain_map(kvlist.values),
     "string_value_strindex": lambda index: {"$strindex": index},

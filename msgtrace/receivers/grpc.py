@@ -15,7 +15,7 @@ from msgtrace.errors import PortUnavailable
 from msgtrace.otlp.encode import encode_export_response, encode_retry_info, encode_status
 from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.status import Answer, answer_for
-from msgtrace.serving import port_in_use
+from msgtrace.serving import port_in_use, require_bindable
 
 TRACE_SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 
@@ -30,6 +30,7 @@ async def serve_grpc(export: TraceExport, host: str, port: int) -> AsyncIterator
 
     Raises PortUnavailable.
     """
+    require_bindable(host, port, "MSGTRACE_GRPC_PORT")
     server = grpc.aio.server(options=_options(export.max_request_bytes))
     server.add_generic_rpc_handlers([_trace_service(export)])
     try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 from msgtrace.errors import InvalidSetting
 from msgtrace.settings import Settings, mask_password
@@ -53,7 +52,7 @@ async def migrate_database(settings: Settings) -> list[str]:
 
 
 def _scheme(settings: Settings) -> str:
-    scheme = urlsplit(settings.database_url).scheme
+    scheme = settings.database_url.partition("://")[0]
     if scheme not in _SQLITE_SCHEMES + _POSTGRES_SCHEMES:
         url = mask_password(settings.database_url)
         raise InvalidSetting(

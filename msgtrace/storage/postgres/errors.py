@@ -45,3 +45,6 @@ def translated_errors() -> Iterator[None]:
         if is_retryable(error):
             raise StorageUnavailable(f"PostgreSQL is not available ({reason})") from error
         raise StorageError(f"PostgreSQL refused ({reason})") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        # asyncpg raises these, bare, for a value that its column's type cannot hold.
+        raise StorageError(f"PostgreSQL cannot take a value ({type(error).__name__})") from error

@@ -16,12 +16,14 @@ _ATTRIBUTE = """CASE json_typeof({0}.attributes -> ?)
     WHEN 'string' THEN {0}.attributes ->> ? = ?
     WHEN 'boolean' THEN {0}.attributes ->> ? = ?
     WHEN 'number' THEN ({0}.attributes ->> ?)::double precision = ?::double precision
+    WHEN 'object' THEN
+        coalesce({0}.attributes -> ? ->> '$int', {0}.attributes -> ? ->> '$double') = ?
     ELSE false
 END"""
 
 
 def _attribute(table: str, key: str, value: str, number: float | None) -> Condition:
-    return _ATTRIBUTE.format(table), (key, key, value, key, value, key, number)
+    return _ATTRIBUTE.format(table), (key, key, value, key, value, key, number, key, key, value)
 
 
 DIALECT = Dialect(

@@ -88,6 +88,9 @@ def translated_errors() -> Iterator[None]:
         if code in _RETRYABLE:
             raise StorageUnavailable(f"the SQLite database is not available: {error}") from error
         raise StorageError(f"SQLite refused: {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        # Not in the text: the value that has no place in a column.
+        raise StorageError(f"SQLite cannot take a value ({type(error).__name__})") from error
 
 
 class ConnectionThread:
@@ -97,6 +100,7 @@ class ConnectionThread:
         self._open = open_
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
+        self._is_closing = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -106,8 +110,10 @@ class ConnectionThread:
         """Do `work` on the connection; raises what it raises, translated.
 
         Work that runs longer than `timeout_s` is interrupted: QueryTimeout. A cancelled caller does
-        not stop the work.
+        not stop the work. StorageUnavailable after `aclose`.
         """
+        if self._is_closing:
+            raise StorageUnavailable("the SQLite database is closed")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         deadline = None if timeout_s is None else loop.call_later(timeout_s, self._interrupt)
@@ -137,6 +143,7 @@ class ConnectionThread:
 
     async def aclose(self) -> None:
         """Finish the work that was given, close the connection, end the thread."""
+        self._is_closing = True
         self._work.put(None)
         while self._thread.is_alive():  # noqa: ASYNC110 - no event comes after a thread's end
             await asyncio.sleep(0.005)

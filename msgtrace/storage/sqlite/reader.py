@@ -17,8 +17,14 @@ READERS = 4
 
 _ATTRIBUTE = """EXISTS (
     SELECT 1 FROM json_each({}.attributes) a WHERE a.key = ? AND (
-        CASE a.type WHEN 'text' THEN a.atom WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' END
-            = ?
+        CASE a.type
+            WHEN 'text' THEN a.atom
+            WHEN 'true' THEN 'true'
+            WHEN 'false' THEN 'false'
+            WHEN 'object' THEN coalesce(
+                json_extract(a.value, '$."$int"'), json_extract(a.value, '$."$double"')
+            )
+        END = ?
         OR (a.type IN ('integer', 'real') AND a.atom = ?)
     )
 )"""

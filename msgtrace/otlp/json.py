@@ -1,0 +1,122 @@
+"""Decode OTLP/JSON trace exports, to the same rows as protobuf.
+
+Path: receivers → [otlp.json] → pipeline.batcher → storage. Pure: bytes in, SpanBatch out.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any
+
+import msgspec
+
+from msgtrace.errors import MalformedRequest
+from msgtrace.model.batch import SpanBatch
+from msgtrace.model.span import DEFAULT_TENANT, TenantId
+from msgtrace.otlp.json_messages import (
+    INT32,
+    INT64,
+    AnyValue,
+    ExportTraceServiceRequest,
+    KeyValue,
+    to_integer,
+)
+from msgtrace.otlp.rows import make_batch
+from msgtrace.otlp.values import as_map, plain_bytes, plain_double, plain_int
+
+MAX_DEPTH = 100
+"""Arrays and maps nested deeper are refused, as protobuf refuses them."""
+
+_decode = msgspec.json.Decoder(ExportTraceServiceRequest).decode
+
+_UNSET = AnyValue()
+
+# A pair of surrogates is a character and stays; one alone is none.
+_SURROGATES = re.compile(
+    rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+_PAIR_BYTES = 12
+_REPLACEMENT = rb"\ufffd"
+
+
+def decode_export_json(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -> SpanBatch:
+    """Decode one ExportTraceServiceRequest in OTLP/JSON, already inflated and size-checked.
+
+    What is no character (a lone surrogate, a byte that is not UTF-8) becomes U+FFFD.
+    Raises MalformedRequest for a syntax error, and for a value of the wrong JSON type, out of range
+    or nested too deep. See `otlp.rows` for what becomes of a span.
+    """
+    try:
+        request = _parse(body)
+        return make_batch(request, plain_map, tenant_id=tenant_id, body_bytes=len(body))
+    except msgspec.ValidationError as error:
+        # Its text names the place and the expected type, never the value.
+        raise MalformedRequest(f"the body is not OTLP/JSON: {error}") from error
+    except RecursionError as error:
+        raise MalformedRequest("the body is nested too deep") from error
+    except ValueError as error:
+        raise MalformedRequest("the body is not OTLP/JSON") from error
+
+
+def plain_map(pairs: list[KeyValue] | None, depth: int = 0) -> dict[str, Any]:
+    """Attributes as `otlp.values.plain_map` gives those of protobuf."""
+    if not pairs:
+        return {}
+    items = [(pair.key or "", plain_value(pair.value or _UNSET, depth)) for pair in pairs]
+    return as_map(items, pairs)
+
+
+def plain_value(value: AnyValue, depth: int = 0) -> Any:
+    """One value as `otlp.values.plain_value` gives it; of several members the first one counts."""
+    if value.string_value is not None:
+        return value.string_value
+    if value.int_value is not None:
+        return plain_int(to_integer(value.int_value, INT64))
+    if value.bool_value is not None:
+        return value.bool_value
+    if value.double_value is not None:
+        return plain_double(float(value.double_value))
+    return _plain_rare(value, depth + 1)
+
+
+def _plain_rare(value: AnyValue, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise RecursionError
+    if value.array_value is not None:
+        return [plain_value(each, depth) for each in value.array_value.values or ()]
+    if value.kvlist_value is not None:
+        return plain_map(value.kvlist_value.values, depth)
+    if value.bytes_value is not None:
+        return plain_bytes(_from_base64(value.bytes_value))
+    if value.string_value_strindex is not None:
+        return {"$strindex": to_integer(value.string_value_strindex, INT32)}
+    return None
+
+
+def _from_base64(text: str) -> bytes:
+    """Standard or URL-safe, padded or not."""
+    standard = text.replace("-", "+").replace("_", "/").rstrip("=")
+    padding = "=" * (-len(standard) % 4)
+    try:
+        return base64.b64decode(standard + padding, validate=True)
+    except binascii.Error as error:
+        raise ValueError("not base64") from error
+
+
+def _parse(body: bytes) -> ExportTraceServiceRequest:
+    try:
+        return _decode(body)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _decode(_with_characters_only(body))
+
+
+def _with_characters_only(body: bytes) -> bytes:
+    text = body.decode(errors="replace").encode()
+    return _SURROGATES.sub(
+        lambda match: match[0] if len(match[0]) in (2, _PAIR_BYTES) else _REPLACEMENT,
+        text,
+    )

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from msgtrace.pipeline.batcher import Batcher
+from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.grpc import serve_grpc
 from msgtrace.receivers.http import create_receiver
@@ -42,11 +43,21 @@ async def serve_collector(settings: Settings, writer: SpanWriter) -> AsyncIterat
         max_batch_bytes=settings.max_batch_bytes,
         max_queued_bytes=settings.max_queued_bytes,
     ) as batcher:
-        export = TraceExport(batcher, max_request_bytes=settings.max_request_bytes)
+        export = TraceExport(
+            batcher,
+            max_request_bytes=settings.max_request_bytes,
+            budget=ByteBudget(settings.max_inflight_bytes),
+        )
+        discards_others = settings.other_signals == "discard"
+        receiver = create_receiver(
+            export, discards_others=discards_others, cors_origins=settings.otlp_cors_origins
+        )
         async with (
-            serve_grpc(export, settings.host, settings.grpc_port) as grpc_port,
+            serve_grpc(
+                export, settings.host, settings.grpc_port, discards_others=discards_others
+            ) as grpc_port,
             serve_asgi(
-                create_receiver(export), settings.host, settings.http_port, "MSGTRACE_HTTP_PORT"
+                receiver, settings.host, settings.http_port, "MSGTRACE_HTTP_PORT"
             ) as http_port,
         ):
             yield Collector(grpc_port, http_port, export)

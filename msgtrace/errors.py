@@ -6,6 +6,7 @@ MsgtraceError
 │   ├── RequestTooLarge         over the size limit, before or after inflating
 │   ├── UnsupportedMediaType    a Content-Type that the receiver does not read
 │   ├── UnsupportedCompression  a Content-Encoding that the receiver does not read
+│   ├── SignalNotStored         metrics, logs or profiles
 │   ├── InvalidParameter        a query parameter or id, named
 │   └── TraceNotFound           no such trace
 ├── Unavailable             yes, after `retry_after_s`
@@ -48,6 +49,10 @@ class UnsupportedMediaType(RequestError):
 
 class UnsupportedCompression(RequestError):
     """The Content-Encoding is not one that the receiver reads."""
+
+
+class SignalNotStored(RequestError):
+    """An export of metrics, logs or profiles; the text says what to set."""
 
 
 class InvalidParameter(RequestError):

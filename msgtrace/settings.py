@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import platformdirs
@@ -40,8 +41,17 @@ SDK_VARIABLES = frozenset(
 )
 """Variables of msgtrace-sdk, which shares the prefix: never ours, never warned about."""
 
+OTHER_SIGNALS = ("refuse", "discard")
 LOG_FORMATS = ("console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+
+_PORTS = (0, 65_535)
+"""0 takes a free one."""
+_BYTES = (1, 2**40)
+_SECONDS = (0.001, 86_400.0)
+
+_PORT_AND_QUERY = re.compile(r"\d+/[^@?]*\?")
+_PASSWORD_IN_QUERY = re.compile(r"([?&]\w*password=)[^&]*", re.IGNORECASE)
 
 
 def default_database_url() -> str:
@@ -49,8 +59,15 @@ def default_database_url() -> str:
     return f"sqlite:///{platformdirs.user_data_path('msgtrace') / 'msgtrace.db'}"
 
 
-def _setting(default: Any, help: str) -> Any:
-    metadata = {"help": help}
+def _setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    valid: tuple[float, float] | None = None,
+) -> Any:
+    """A field. choices: the texts it may be; valid: its least and its greatest value."""
+    metadata = {"help": help, "choices": choices, "valid": valid}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -65,60 +82,71 @@ class Settings:
         "Where traces are kept: sqlite:///PATH or postgresql://USER@HOST/DATABASE.",
     )
     host: str = _setting("127.0.0.1", "Address that all ports listen on.")
-    grpc_port: int = _setting(4317, "Port of OTLP/gRPC.")
-    http_port: int = _setting(4318, "Port of OTLP/HTTP.")
-    port: int = _setting(4321, "Port of the query service.")
+    grpc_port: int = _setting(4317, "Port of OTLP/gRPC.", valid=_PORTS)
+    http_port: int = _setting(4318, "Port of OTLP/HTTP.", valid=_PORTS)
+    port: int = _setting(4321, "Port of the query service.", valid=_PORTS)
     max_request_bytes: int = _setting(
-        64 * MIB, "Largest export request accepted, before and after inflating, in bytes."
+        64 * MIB,
+        "Largest export request accepted, before and after inflating, in bytes.",
+        valid=_BYTES,
     )
     max_queued_bytes: int = _setting(
         64 * MIB,
         "Request bytes that may wait for the database; beyond it senders are told to retry.",
+        valid=_BYTES,
     )
     max_batch_bytes: int = _setting(
-        8 * MIB, "Request bytes that one database transaction takes at most."
+        8 * MIB, "Request bytes that one database transaction takes at most.", valid=_BYTES
+    )
+    max_inflight_bytes: int = _setting(
+        128 * MIB,
+        "Bytes that all requests under way may hold; beyond it senders are told to retry.",
+        valid=_BYTES,
+    )
+    other_signals: str = _setting(
+        "refuse",
+        "What metrics, logs and profiles get: refuse, or discard (accepted, reported as rejected).",
+        choices=OTHER_SIGNALS,
     )
     auto_migrate: bool = _setting(
         True,
         "Apply schema migrations at start; off for operators who run `msgtrace-admin migrate`.",
     )
     connect_timeout_s: float = _setting(
-        30.0, "How long a start waits for the database before it gives up, in seconds."
+        30.0,
+        "How long a start waits for the database before it gives up, in seconds.",
+        valid=_SECONDS,
     )
-    query_timeout_s: float = _setting(30.0, "How long one read may run, in seconds.")
+    query_timeout_s: float = _setting(
+        30.0, "How long one read may run, in seconds.", valid=_SECONDS
+    )
+    otlp_cors_origins: tuple[str, ...] = _setting(
+        (),
+        "Origins whose pages may export over OTLP/HTTP, separated by commas; none by default.",
+    )
     cors_origins: tuple[str, ...] = _setting(
         (),
         "Origins whose pages may call the query service, separated by commas; none by default.",
     )
-    log_level: str = _setting("info", "Least level that is logged: debug, info, warning or error.")
-    log_format: str = _setting("console", "Form of the log: console or json.")
+    log_level: str = _setting(
+        "info", "Least level that is logged: debug, info, warning or error.", choices=LOG_LEVELS
+    )
+    log_format: str = _setting("console", "Form of the log: console or json.", choices=LOG_FORMATS)
 
     def __post_init__(self) -> None:
-        for name in ("grpc_port", "http_port", "port"):
-            self._check(
-                name,
-                0 <= getattr(self, name) <= 65_535,
-                "must be a port, 0 to 65535 (0 takes a free one)",
-            )
-        for name in (
-            "max_request_bytes",
-            "max_queued_bytes",
-            "max_batch_bytes",
-            "connect_timeout_s",
-            "query_timeout_s",
-        ):
-            self._check(name, getattr(self, name) > 0, "must be greater than 0")
-        self._check(
-            "log_level", self.log_level in LOG_LEVELS, f"must be one of {', '.join(LOG_LEVELS)}"
-        )
-        self._check(
-            "log_format", self.log_format in LOG_FORMATS, f"must be one of {', '.join(LOG_FORMATS)}"
-        )
-        self._check("host", bool(self.host), "must not be empty")
+        for each in dataclasses.fields(self):
+            value, choices = getattr(self, each.name), each.metadata["choices"]
+            if choices and value not in choices:
+                self._refuse(each.name, f"must be one of {', '.join(choices)}")
+            if valid := each.metadata["valid"]:
+                least, greatest = valid
+                if not least <= value <= greatest:
+                    self._refuse(each.name, f"must be {least} to {greatest}")
+        if not self.host:
+            self._refuse("host", "must not be empty")
 
-    def _check(self, name: str, is_valid: bool, problem: str) -> None:
-        if not is_valid:
-            raise InvalidSetting(variable_name(name), f"{problem}, not {getattr(self, name)!r}")
+    def _refuse(self, name: str, problem: str) -> NoReturn:
+        raise InvalidSetting(variable_name(name), f"{problem}, not {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +227,14 @@ def unknown_variables() -> dict[str, str | None]:
 
 def mask_password(url: str) -> str:
     """The URL with every password in it replaced by ***."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    authority, slash, path = rest.partition("/")
-    credentials, at, host = authority.rpartition("@")
-    if at and ":" in credentials:
-        authority = f"{credentials.partition(':')[0]}:***@{host}"
-    path, question, query = path.partition("?")
-    pairs = ["password=***" if pair.startswith("password=") else pair for pair in query.split("&")]
-    return f"{scheme}://{authority}{slash}{path}{question}{'&'.join(pairs)}"
+    scheme = url[: url.find("://") + 3] if "://" in url else ""
+    place = url.removeprefix(scheme)
+    credentials, at, host = place.rpartition("@")
+    user, colon, password = credentials.partition(":")
+    # Up to the last "@", as a password that nobody percent-encoded may hold any character.
+    if colon and not _PORT_AND_QUERY.match(password):
+        place = f"{user}:***{at}{host}"
+    return scheme + _PASSWORD_IN_QUERY.sub(r"\1***", place)
 
 
 def _collect(

@@ -1,4 +1,4 @@
-"""What goes back to a sender, as protobuf.
+"""What goes back to a sender, as protobuf and as JSON.
 
 Sources: opentelemetry-proto docs/specification.md "Full Success", "Partial Success", "Failures";
 google.rpc.Status and RetryInfo.
@@ -6,6 +6,9 @@ google.rpc.Status and RetryInfo.
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -14,6 +17,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from msgtrace.model.batch import SpanBatch
+
+_RETRY_INFO_TYPE = "type.googleapis.com/google.rpc.RetryInfo"
 
 
 def encode_export_response(batch: SpanBatch) -> bytes:
@@ -29,6 +34,17 @@ def encode_export_response(batch: SpanBatch) -> bytes:
     return ExportTraceServiceResponse(partial_success=partial_success).SerializeToString()
 
 
+def encode_export_json(batch: SpanBatch) -> bytes:
+    """The same in OTLP/JSON; the count is text, as 64-bit integers are in proto3 JSON."""
+    if not batch.rejected_spans:
+        return b"{}"
+    partial_success = {
+        "rejectedSpans": str(batch.rejected_spans),
+        "errorMessage": batch.rejection_message,
+    }
+    return msgspec.json.encode({"partialSuccess": partial_success})
+
+
 def encode_status(code: int, message: str, retry_after_s: int | None) -> bytes:
     """google.rpc.Status with the gRPC `code`; a RetryInfo detail if the sender may come back."""
     status = Status(code=code, message=message)
@@ -36,6 +52,14 @@ def encode_status(code: int, message: str, retry_after_s: int | None) -> bytes:
         status.details.add().Pack(_retry_info(retry_after_s))
     serialized: bytes = status.SerializeToString()
     return serialized
+
+
+def encode_status_json(code: int, message: str, retry_after_s: int | None) -> bytes:
+    """The same in JSON."""
+    status: dict[str, Any] = {"code": code, "message": message}
+    if retry_after_s is not None:
+        status["details"] = [{"@type": _RETRY_INFO_TYPE, "retryDelay": f"{retry_after_s}s"}]
+    return msgspec.json.encode(status)
 
 
 def encode_retry_info(retry_after_s: int) -> bytes:

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from msgtrace.model.batch import SpanBatch
-from msgtrace.otlp.decode import decode_export_request
 from msgtrace.pipeline.sink import SpanSink
-from msgtrace.receivers.body import inflate_gzip
+from msgtrace.receivers.body import IDENTITY, inflate
+from msgtrace.receivers.budget import ByteBudget
+from msgtrace.receivers.encoding import Encoding
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 INLINE_DECODE_BYTES = 1024 * 1024
-"""Larger bodies are decoded in a thread (a MiB keeps the event loop for some 25 ms).
+"""Larger bodies are decoded in a thread: a MiB keeps the event loop for some 20 ms.
 
 For smaller ones the hand-over costs more than it gives.
 """
@@ -23,32 +24,42 @@ For smaller ones the hand-over costs more than it gives.
 INLINE_INFLATE_BYTES = 4 * 1024
 """Larger bodies are inflated in a thread: each byte may become a thousand."""
 
+LARGE_AT_ONCE = 1
+"""Large bodies that are inflated and decoded at the same time.
+
+Each takes several times its size.
+"""
+
 
 class TraceExport:
-    """One export, from bytes to durable spans."""
+    """Exports, from bytes to durable spans.
 
-    def __init__(self, sink: SpanSink, *, max_request_bytes: int) -> None:
+    `budget` bounds the bodies of all requests under way.
+    """
+
+    def __init__(self, sink: SpanSink, *, max_request_bytes: int, budget: ByteBudget) -> None:
         self._sink = sink
         self.max_request_bytes = max_request_bytes
+        self.budget = budget
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
-    async def export(self, body: bytes, *, is_gzip: bool = False) -> SpanBatch:
+    async def export(self, body: bytes, encoding: Encoding, coding: str = IDENTITY) -> SpanBatch:
         """Decode and store `body`; return what was stored, with the count of rejected spans.
 
         Raises RequestError for a body that cannot be used, Unavailable or StorageError if it was
         not stored.
         """
-        if is_gzip:
-            body = await _run(
-                len(body) > INLINE_INFLATE_BYTES, inflate_gzip, body, self.max_request_bytes
-            )
-        batch = await _run(len(body) > INLINE_DECODE_BYTES, decode_export_request, body)
+        if coding != IDENTITY:
+            is_large = len(body) > INLINE_INFLATE_BYTES
+            body = await self._run(is_large, inflate, body, coding, self.max_request_bytes)
+        batch = await self._run(len(body) > INLINE_DECODE_BYTES, encoding.decode, body)
         await self._sink.submit(batch)
         return batch
 
-
-async def _run(in_thread: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    return (
-        await asyncio.to_thread(function, *args, **kwargs)
-        if in_thread
-        else function(*args, **kwargs)
-    )
+    async def _run(
+        self, is_large: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        if not is_large:
+            return function(*args, **kwargs)
+        async with self._large:
+            return await asyncio.to_thread(function, *args, **kwargs)

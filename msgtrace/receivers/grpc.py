@@ -1,4 +1,4 @@
-"""OTLP/gRPC: TraceService/Export on raw bytes.
+"""OTLP/gRPC on raw bytes.
 
 Bytes in and out, because an exception in a gRPC (de)serializer becomes UNKNOWN, which no sender
 retries.
@@ -6,14 +6,16 @@ retries.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import grpc
 
-from msgtrace.errors import PortUnavailable
-from msgtrace.otlp.encode import encode_export_response, encode_retry_info, encode_status
+from msgtrace.errors import PortUnavailable, SignalNotStored
+from msgtrace.otlp.encode import encode_retry_info, encode_status
+from msgtrace.receivers.encoding import PROTOBUF
 from msgtrace.receivers.export import TraceExport
+from msgtrace.receivers.other_signals import SIGNALS, Signal, discard
 from msgtrace.receivers.status import Answer, answer_for
 from msgtrace.serving import port_in_use, require_bindable
 
@@ -25,14 +27,17 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 @asynccontextmanager
-async def serve_grpc(export: TraceExport, host: str, port: int) -> AsyncIterator[int]:
+async def serve_grpc(
+    export: TraceExport, host: str, port: int, *, discards_others: bool = False
+) -> AsyncIterator[int]:
     """Serve OTLP/gRPC; yields the port. On leaving, calls that were read are answered first.
 
     Raises PortUnavailable.
     """
     require_bindable(host, port, "MSGTRACE_GRPC_PORT")
     server = grpc.aio.server(options=_options(export.max_request_bytes))
-    server.add_generic_rpc_handlers([_trace_service(export)])
+    others = [_other_service(signal, discards_others) for signal in SIGNALS]
+    server.add_generic_rpc_handlers([_trace_service(export), *others])
     try:
         bound_port = server.add_insecure_port(
             f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -57,25 +62,52 @@ def _options(max_request_bytes: int) -> list[tuple[str, int]]:
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # A connection that says nothing, a probe's for example, would hold up a stop until its
+        # grace is over.
+        ("grpc.server_handshake_timeout_ms", 5_000),
     ]
 
 
 def _trace_service(export: TraceExport) -> grpc.GenericRpcHandler:
-    async def handle(body: bytes, context: Context) -> bytes:
+    async def answer(body: bytes) -> bytes:
+        with export.budget.lease() as lease:
+            lease.hold(len(body))
+            batch = await export.export(body, PROTOBUF)
+        return PROTOBUF.encode_response(batch)
+
+    return _export_service(TRACE_SERVICE, answer)
+
+
+def _other_service(signal: Signal, does_discard: bool) -> grpc.GenericRpcHandler:
+    """The service of a signal that is not stored.
+
+    Registered, because gRPC's own answer for an unknown service would not say what to do about it.
+    """
+
+    async def answer(body: bytes) -> bytes:
+        if does_discard:
+            return discard(signal, body)
+        raise SignalNotStored(signal.message)
+
+    return _export_service(signal.service, answer)
+
+
+def _export_service(
+    name: str, answer: Callable[[bytes], Awaitable[bytes]]
+) -> grpc.GenericRpcHandler:
+    async def export(body: bytes, context: Context) -> bytes:
         try:
-            batch = await export.export(body)
+            return await answer(body)
         except Exception as error:  # noqa: BLE001 - the table answers for every error
-            answer = answer_for(error)
-        else:
-            return encode_export_response(batch)
-        await _abort(context, answer)
+            refusal = answer_for(error)
+        await _abort(context, refusal)
         raise AssertionError("abort does not return")
 
     # None for the (de)serializers: bytes go through as they are.
     methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        "Export": grpc.unary_unary_rpc_method_handler(handle, None, None)
+        "Export": grpc.unary_unary_rpc_method_handler(export, None, None)
     }
-    return grpc.method_handlers_generic_handler(TRACE_SERVICE, methods)
+    return grpc.method_handlers_generic_handler(name, methods)
 
 
 async def _abort(context: Context, answer: Answer) -> None:

@@ -1,28 +1,31 @@
-"""OTLP/HTTP: protobuf over POST, on the standard path and on the two that real senders also use.
+"""OTLP/HTTP: protobuf and JSON over POST, on the standard path and on the two others that are used.
 
-No redirect for a trailing slash: OpenTelemetry's Python exporter takes a redirect for success and
-the data is gone.
+Every answer, errors included, is in the encoding of the request. No redirect for a trailing slash:
+OpenTelemetry's Python exporter takes a redirect for success and the data is gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 
 import grpc
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from msgtrace.errors import MalformedRequest, RequestTooLarge, UnsupportedMediaType
-from msgtrace.otlp.encode import encode_export_response, encode_status
-from msgtrace.receivers.body import is_compressed
+from msgtrace.errors import MalformedRequest, RequestTooLarge, SignalNotStored
+from msgtrace.receivers.body import content_coding, inflate
+from msgtrace.receivers.budget import ByteLease
+from msgtrace.receivers.encoding import JSON, answer_encoding, encoding_of
 from msgtrace.receivers.export import TraceExport
+from msgtrace.receivers.other_signals import SIGNALS, Signal, discard, discard_json, log_refusal
 from msgtrace.receivers.status import Answer, answer_for
-
-PROTOBUF = "application/x-protobuf"
 
 STANDARD_PATH = "/v1/traces"
 SDK_PATH = "/api/v1/traces/export"
@@ -30,13 +33,28 @@ SDK_PATH = "/api/v1/traces/export"
 ROOT_PATH = "/"
 """Where an exporter posts whose endpoint for traces was given without a path."""
 
+CORS_MAX_AGE_S = 7200
+
 _HTTP_CODES = {404: grpc.StatusCode.NOT_FOUND, 405: grpc.StatusCode.UNIMPLEMENTED}
 
+Endpoint = Callable[[Request], Awaitable[Response]]
 
-def create_receiver(export: TraceExport) -> Starlette:
-    """The application behind the OTLP/HTTP port."""
+
+def create_receiver(
+    export: TraceExport, *, discards_others: bool = False, cors_origins: Sequence[str] = ()
+) -> Starlette:
+    """The application behind the OTLP/HTTP port.
+
+    discards_others: accept other signals and report them rejected, instead of refusing them.
+    cors_origins: origins whose pages may export from a browser.
+    """
+    others = [
+        Route(signal.path, _other_endpoint(export, signal, discards_others), methods=["POST"])
+        for signal in SIGNALS
+    ]
     app = Starlette(
-        routes=export_routes(export, STANDARD_PATH, SDK_PATH, ROOT_PATH),
+        routes=export_routes(export, STANDARD_PATH, SDK_PATH, ROOT_PATH) + others,
+        middleware=[_cors(cors_origins)] if cors_origins else [],
         exception_handlers={HTTPException: _answer_http_exception},
     )
     app.router.redirect_slashes = False
@@ -44,57 +62,76 @@ def create_receiver(export: TraceExport) -> Starlette:
 
 
 def export_routes(export: TraceExport, *paths: str) -> list[Route]:
-    """Routes that take exports on these paths."""
-    return [Route(path, _endpoint(export), methods=["POST"]) for path in paths]
+    """Routes that take trace exports on these paths."""
+
+    async def post_traces(request: Request, lease: ByteLease) -> Response:
+        encoding = encoding_of(_content_type(request))
+        coding = content_coding(request.headers.getlist("content-encoding"))
+        body = await _read_body(request, export.max_request_bytes, lease)
+        batch = await export.export(body, encoding, coding)
+        return Response(encoding.encode_response(batch), media_type=encoding.media_type)
+
+    return [Route(path, _answering(export, post_traces), methods=["POST"]) for path in paths]
 
 
-def _endpoint(export: TraceExport) -> Callable[[Request], Awaitable[Response]]:
-    async def post_traces(request: Request) -> Response:
+def _other_endpoint(export: TraceExport, signal: Signal, does_discard: bool) -> Endpoint:
+    async def post_other(request: Request, lease: ByteLease) -> Response:
+        encoding = encoding_of(_content_type(request))
+        if not does_discard:
+            log_refusal(signal, request.client.host if request.client else "")
+            raise SignalNotStored(signal.message)
+        coding = content_coding(request.headers.getlist("content-encoding"))
+        body = await _read_body(request, export.max_request_bytes, lease)
+        content = await asyncio.to_thread(inflate, body, coding, export.max_request_bytes)
+        answer = discard_json if encoding is JSON else discard
+        reply = await asyncio.to_thread(answer, signal, content)
+        return Response(reply, media_type=encoding.media_type)
+
+    return _answering(export, post_other)
+
+
+def _answering(
+    export: TraceExport, endpoint: Callable[[Request, ByteLease], Awaitable[Response]]
+) -> Endpoint:
+    """The endpoint with a lease on the byte budget, and an answer for every error."""
+
+    async def answered(request: Request) -> Response:
         try:
-            _require_protobuf(request)
-            is_gzip = is_compressed(request.headers.get("content-encoding", ""))
-            body = await _read_body(request, export.max_request_bytes)
-            batch = await export.export(body, is_gzip=is_gzip)
+            with export.budget.lease() as lease:
+                return await endpoint(request, lease)
         except Exception as error:  # noqa: BLE001 - the table answers for every error
-            return _error_response(answer_for(error))
-        return Response(encode_export_response(batch), media_type=PROTOBUF)
+            return _error_response(request, answer_for(error))
 
-    return post_traces
-
-
-def _require_protobuf(request: Request) -> None:
-    content_type = request.headers.get("content-type", "")
-    if content_type.partition(";")[0].strip().lower() != PROTOBUF:
-        raise UnsupportedMediaType(f"Content-Type must be {PROTOBUF}, not {content_type[:80]!r}")
+    return answered
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
+async def _read_body(request: Request, max_bytes: int, lease: ByteLease) -> bytes:
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise RequestTooLarge(f"the body has {declared} bytes, the limit is {max_bytes}")
-    body = bytearray()
+    chunks: list[bytes] = []
+    size = 0
     try:
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_bytes:
+            lease.hold(len(chunk))
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > max_bytes:
                 raise RequestTooLarge(f"the body has more than {max_bytes} bytes")
     except ClientDisconnect as error:
         raise MalformedRequest("the connection was closed before the body was complete") from error
-    return bytes(body)
+    return b"".join(chunks)
 
 
-def _error_response(answer: Answer) -> Response:
+def _error_response(request: Request, answer: Answer) -> Response:
     headers = {}
     if answer.retry_after_s is not None:
         headers["Retry-After"] = str(answer.retry_after_s)
     if answer.http_status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         headers["Connection"] = "close"  # the rest of the body is not worth reading
-    return Response(
-        encode_status(answer.code_number, answer.message, answer.retry_after_s),
-        answer.http_status,
-        headers,
-        PROTOBUF,
-    )
+    encoding = answer_encoding(_content_type(request))
+    body = encoding.encode_status(answer.code_number, answer.message, answer.retry_after_s)
+    return Response(body, answer.http_status, headers, encoding.media_type)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
@@ -102,6 +139,21 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     code = _HTTP_CODES.get(error.status_code, grpc.StatusCode.INVALID_ARGUMENT)
     asked = f"{request.method} {request.url.path[:200]}"
     message = f"{error.detail}: {asked}; exports go to POST {STANDARD_PATH}"
-    response = _error_response(Answer(code, error.status_code, message, None))
+    response = _error_response(request, Answer(code, error.status_code, message, None))
     response.headers.update(error.headers or {})
     return response
+
+
+def _cors(origins: Sequence[str]) -> Middleware:
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["POST"],
+        allow_headers=["*"],
+        expose_headers=["Retry-After"],
+        max_age=CORS_MAX_AGE_S,
+    )
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "")

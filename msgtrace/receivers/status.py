@@ -15,6 +15,7 @@ from msgtrace.errors import (
     MsgtraceError,
     RequestError,
     RequestTooLarge,
+    SignalNotStored,
     StorageError,
     Unavailable,
     UnsupportedCompression,
@@ -29,6 +30,7 @@ _CODES: dict[type[Exception], tuple[grpc.StatusCode, int]] = {
     RequestTooLarge: (grpc.StatusCode.RESOURCE_EXHAUSTED, 413),
     UnsupportedMediaType: (grpc.StatusCode.INVALID_ARGUMENT, 415),
     UnsupportedCompression: (grpc.StatusCode.UNIMPLEMENTED, 415),
+    SignalNotStored: (grpc.StatusCode.UNIMPLEMENTED, 404),
     Unavailable: (grpc.StatusCode.UNAVAILABLE, 503),
     StorageError: (grpc.StatusCode.INTERNAL, 500),
 }

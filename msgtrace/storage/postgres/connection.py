@@ -24,6 +24,7 @@ WRITE_TIMEOUT_S = 30.0
 """How long one statement of a write may take before the write counts as failed."""
 
 _RETRY_DELAY_S = 0.5
+_LEAST_TRY_S = 0.1
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -32,12 +33,8 @@ _NEVER_RIGHT = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.exceptions.ClientConfigurationError,
-    ValueError,
 )
-"""Waiting does not make these go away.
-
-Wrong password or user, no such database, a malformed URL.
-"""
+"""Waiting does not make these go away: wrong password or user, no such database, a bad option."""
 
 
 @contextlib.asynccontextmanager
@@ -64,9 +61,14 @@ async def wait_until_reachable(settings: Settings) -> None:
     url = mask_password(settings.database_url)
     while True:
         try:
-            connection = await asyncpg.connect(settings.database_url, timeout=5)
+            left_s = max(deadline - time.monotonic(), _LEAST_TRY_S)
+            connection = await asyncpg.connect(settings.database_url, timeout=min(5, left_s))
         except _NEVER_RIGHT as error:
             raise DatabaseUnusable(f"cannot use {url}: {error}") from error
+        except ValueError as error:
+            # Not its text: of a password with a bare "/" it quotes the beginning, taken for a port.
+            problem = "percent-encode special characters in user and password"
+            raise DatabaseUnusable(f"{url} is malformed; {problem}") from error
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             if not is_retryable(error) or time.monotonic() >= deadline:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
 import asyncpg
 
 from msgtrace.errors import DatabaseUnusable
@@ -9,6 +13,15 @@ from msgtrace.settings import Settings
 from msgtrace.storage.migrate import pending_migrations, require_none_pending
 from msgtrace.storage.postgres.connection import wait_until_reachable
 from msgtrace.storage.postgres.errors import translated_errors
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+_FOREIGN = (
+    asyncpg.DuplicateTableError,
+    asyncpg.DuplicateObjectError,
+    asyncpg.UndefinedColumnError,
+)
+"""What a migration meets where another program's tables have our names."""
 
 SCHEMA_LOCK = 0x6D736774
 """Advisory lock ("msgt") under which schema and partitions change."""
@@ -28,31 +41,37 @@ async def migrate_postgres(settings: Settings) -> list[str]:
 
     A second process waits and then finds nothing to do. Returns the names.
     """
-    await wait_until_reachable(settings)
-    connection = await asyncpg.connect(settings.database_url)
-    try:
+    async with _connected(settings) as connection:
         # Look first without the lock: a start on a current schema must not wait for anybody.
         if not pending_migrations("postgres", await _applied(connection)):
             return []
-        with translated_errors():
-            return await _apply_pending(connection)
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise DatabaseUnusable(f"the database user may not change the schema: {error}") from error
-    finally:
-        await connection.close()
+        return await _apply_pending(connection)
 
 
 async def require_current(settings: Settings) -> None:
     """Raise SchemaMismatch if the schema is not exactly the one this program needs."""
-    await wait_until_reachable(settings)
-    connection = await asyncpg.connect(settings.database_url)
-    try:
+    async with _connected(settings) as connection:
         require_none_pending(pending_migrations("postgres", await _applied(connection)))
-    finally:
-        await connection.close()
 
 
-async def _apply_pending(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
+@contextlib.asynccontextmanager
+async def _connected(settings: Settings) -> AsyncIterator[Connection]:
+    await wait_until_reachable(settings)
+    with translated_errors():
+        connection = await asyncpg.connect(settings.database_url)
+        try:
+            yield connection
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise DatabaseUnusable(f"the database user lacks a right: {error}") from error
+        except _FOREIGN as error:
+            raise DatabaseUnusable(
+                f"the database holds tables of another program ({error}); use another database"
+            ) from error
+        finally:
+            await connection.close()
+
+
+async def _apply_pending(connection: Connection) -> list[str]:
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
         await connection.execute(_CREATE_TABLE)
@@ -68,7 +87,7 @@ async def _apply_pending(connection: asyncpg.Connection[asyncpg.Record]) -> list
     return [migration.name for migration in pending]
 
 
-async def _applied(connection: asyncpg.Connection[asyncpg.Record]) -> dict[int, str]:
+async def _applied(connection: Connection) -> dict[int, str]:
     if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
         return {}
     rows = await connection.fetch("SELECT number, checksum FROM schema_migrations")

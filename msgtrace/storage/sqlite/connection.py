@@ -23,6 +23,11 @@ T = TypeVar("T")
 BUSY_TIMEOUT_S = 5.0
 """How long a write waits for another process that writes."""
 
+_TABLES_AND_COLUMNS = """
+SELECT t.name, (SELECT group_concat(c.name) FROM pragma_table_info(t.name) c)
+FROM sqlite_schema t WHERE t.type = 'table'
+"""
+
 _RETRYABLE = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -59,11 +64,15 @@ def open_connection(path: Path) -> sqlite3.Connection:
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
     try:
+        _refuse_foreign(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
     except sqlite3.DatabaseError as error:
         connection.close()
         raise DatabaseUnusable(f"{path} cannot be used as a SQLite database: {error}") from error
+    except DatabaseUnusable:
+        connection.close()
+        raise
     return connection
 
 
@@ -72,6 +81,16 @@ def open_reader(path: Path) -> sqlite3.Connection:
     connection = open_connection(path)
     connection.execute("PRAGMA query_only = ON")
     return connection
+
+
+def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise DatabaseUnusable for a file with another program's tables, before anything changes."""
+    columns = dict(connection.execute(_TABLES_AND_COLUMNS).fetchall())
+    if columns and "checksum" not in columns.get("schema_migrations", ""):
+        names = ", ".join(sorted(columns)[:3])
+        raise DatabaseUnusable(
+            f"{path} holds tables of another program ({names}); use another file"
+        )
 
 
 @contextlib.contextmanager

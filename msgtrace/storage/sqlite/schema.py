@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-from msgtrace.errors import DatabaseUnusable
 from msgtrace.settings import Settings
 from msgtrace.storage.migrate import Migration, pending_migrations, require_none_pending
 from msgtrace.storage.sqlite.connection import (
@@ -23,6 +22,8 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
 ) STRICT
 """
+
+_FIND_TABLE = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'schema_migrations'"
 
 
 async def migrate_sqlite(settings: Settings) -> list[str]:
@@ -62,23 +63,11 @@ def require_current(connection: sqlite3.Connection) -> None:
 
 
 def applied_migrations(connection: sqlite3.Connection) -> dict[int, str]:
-    """Numbers of the applied migrations with their checksums.
-
-    Raises DatabaseUnusable for a foreign file.
-    """
+    """Numbers of the applied migrations with their checksums."""
     with translated_errors():
-        tables = {
-            row[0]
-            for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        }
-        if "schema_migrations" in tables:
-            return dict(connection.execute("SELECT number, checksum FROM schema_migrations"))
-    if tables:
-        names = ", ".join(sorted(tables)[:3])
-        raise DatabaseUnusable(
-            f"the SQLite file holds tables of another program ({names}); use another file"
-        )
-    return {}
+        if connection.execute(_FIND_TABLE).fetchone() is None:
+            return {}
+        return dict(connection.execute("SELECT number, checksum FROM schema_migrations"))
 
 
 def _apply(connection: sqlite3.Connection, migration: Migration) -> None:

@@ -1,0 +1,56 @@
+"""The two encodings of OTLP.
+
+How a request is decoded, and how an answer of the same kind is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgtrace.errors import UnsupportedMediaType
+from msgtrace.model.batch import SpanBatch
+from msgtrace.otlp.decode import decode_export_request
+from msgtrace.otlp.encode import (
+    encode_export_json,
+    encode_export_response,
+    encode_status,
+    encode_status_json,
+)
+from msgtrace.otlp.json import decode_export_json
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One encoding. `encode_status` takes (code, message, retry_after_s)."""
+
+    media_type: str
+    decode: Callable[[bytes], SpanBatch]
+    encode_response: Callable[[SpanBatch], bytes]
+    encode_status: Callable[[int, str, int | None], bytes]
+
+
+PROTOBUF = Encoding(
+    "application/x-protobuf", decode_export_request, encode_export_response, encode_status
+)
+JSON = Encoding("application/json", decode_export_json, encode_export_json, encode_status_json)
+
+_BY_MEDIA_TYPE = {each.media_type: each for each in (PROTOBUF, JSON)}
+
+
+def encoding_of(content_type: str) -> Encoding:
+    """The encoding that a Content-Type names. Raises UnsupportedMediaType."""
+    encoding = _BY_MEDIA_TYPE.get(_media_type(content_type))
+    if encoding is None:
+        offered = " or ".join(_BY_MEDIA_TYPE)
+        raise UnsupportedMediaType(f"Content-Type must be {offered}, not {content_type[:80]!r}")
+    return encoding
+
+
+def answer_encoding(content_type: str) -> Encoding:
+    """The encoding for an answer: the request's, or JSON, which people read, for any other."""
+    return _BY_MEDIA_TYPE.get(_media_type(content_type), JSON)
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()

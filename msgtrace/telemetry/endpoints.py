@@ -1,0 +1,64 @@
+"""What every port that speaks HTTP answers to operators: /health, /ready and /metrics.
+
+The application that serves them has an `OperatorView` in `app.state.operator`.
+Parameters are not looked at: probes may add their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from msgtrace.telemetry.health import Readiness
+from msgtrace.telemetry.metrics import VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorView:
+    """What there is to see of a running process."""
+
+    readiness: Readiness
+    registry: CollectorRegistry
+
+
+async def get_health(request: Request) -> JSONResponse:
+    """GET /health: the process lives. Asks no database: its absence is no reason to restart us."""
+    return JSONResponse({"status": "healthy", "service": "msgtrace", "version": VERSION})
+
+
+async def get_ready(request: Request) -> JSONResponse:
+    """GET /ready: 200 if the process can do its work, else 503 with the reasons."""
+    reasons = await _view(request).readiness.reasons()
+    if reasons:
+        return JSONResponse({"status": "not ready", "reasons": reasons}, 503)
+    return JSONResponse({"status": "ready"})
+
+
+async def get_metrics(request: Request) -> Response:
+    """GET /metrics: all metrics of the process in Prometheus' text format."""
+    return Response(
+        generate_latest(_view(request).registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+    )
+
+
+OPERATOR_ENDPOINTS: dict[str, Callable[[Request], Awaitable[Response]]] = {
+    "/health": get_health,
+    "/ready": get_ready,
+    "/metrics": get_metrics,
+}
+
+
+def operator_routes() -> list[Route]:
+    """Routes for the endpoints."""
+    return [Route(path, endpoint) for path, endpoint in OPERATOR_ENDPOINTS.items()]
+
+
+def _view(request: Request) -> OperatorView:
+    view = request.app.state.operator
+    assert isinstance(view, OperatorView)
+    return view

@@ -1,7 +1,7 @@
-"""What the databases do with ready-made rows: the most that any collector in front of them could reach.
+"""What the databases do with ready-made rows: the most that any collector could reach.
 
-PostgreSQL takes binary COPY over two connections, SQLite takes executemany-like inserts from one thread; rows
-are prepared outside the clock. Two tables on PostgreSQL: our own `spans`, and the reference that goals
+PostgreSQL takes binary COPY over two connections, SQLite inserts from one thread; the rows are
+prepared outside the clock. Two tables on PostgreSQL: our own `spans`, and the reference that goals
 refer to: jsonb attributes, unique (trace_id, span_id, start), btree (service, start).
 """
 
@@ -11,6 +11,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator
+from itertools import chain
 from pathlib import Path
 
 import asyncpg
@@ -28,7 +29,8 @@ _REFERENCE = """
 CREATE TABLE reference_spans (
     start_time_ns bigint NOT NULL, end_time_ns bigint NOT NULL,
     resource_id bigint NOT NULL, scope_id bigint NOT NULL,
-    flags bigint, dropped_attributes_count bigint, dropped_events_count bigint, dropped_links_count bigint,
+    flags bigint, dropped_attributes_count bigint,
+    dropped_events_count bigint, dropped_links_count bigint,
     tenant_id integer NOT NULL, kind integer NOT NULL, status_code integer NOT NULL,
     trace_id bytea NOT NULL, span_id bytea NOT NULL, parent_span_id bytea,
     service_name text NOT NULL, name text NOT NULL, status_message text, trace_state text,
@@ -64,7 +66,8 @@ def sqlite_ceiling(path: Path, requests: int, seed: int) -> float:
     connection = open_connection(path)
     apply_pending(connection)
     flushes = _flushes(requests, seed)
-    insert = f"INSERT INTO spans ({', '.join(SPAN_COLUMNS)}) VALUES ({', '.join('?' * len(SPAN_COLUMNS))})"
+    columns, marks = ", ".join(SPAN_COLUMNS), ", ".join("?" * len(SPAN_COLUMNS))
+    insert = f"INSERT INTO spans ({columns}) VALUES ({marks})"
     started_at = time.perf_counter()
     for rows in flushes:
         _insert(connection, insert, rows)
@@ -82,7 +85,7 @@ def _insert(connection: sqlite3.Connection, insert: str, rows: list[Row]) -> Non
 def _flushes(requests: int, seed: int) -> list[list[Row]]:
     batches = [decode_export_request(body).spans for body in make_requests(requests, seed)]
     starts = range(0, len(batches), FLUSH_REQUESTS)
-    return [sum(batches[start : start + FLUSH_REQUESTS], []) for start in starts]
+    return [list(chain(*batches[start : start + FLUSH_REQUESTS])) for start in starts]
 
 
 async def _copy_payload(

@@ -29,7 +29,7 @@ import psutil
 from benchmarks.ceiling import postgres_ceiling, sqlite_ceiling
 from benchmarks.export_requests import make_requests
 from benchmarks.load import http_sender
-from benchmarks.processes import cpu_s, postmaster, running_collector, wait_for_port
+from benchmarks.processes import cpu_s, postgres_processes, running_collector, wait_for_port
 from msgtrace.model.units import MIB
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import migrate_database
@@ -101,7 +101,9 @@ def main() -> None:
             "memory MiB": ".0f",
         }
     )
-    print("µs: CPU time a span. of reference: jsonb, unique + service index, ready-made binary COPY.")
+    print(
+        "µs: CPU time a span. of reference: jsonb, unique + service index, ready-made binary COPY."
+    )
 
 
 def _run_round(plan: Plan, number: int, figures: Figures) -> None:
@@ -126,15 +128,13 @@ def _run_round(plan: Plan, number: int, figures: Figures) -> None:
             figures.add(f"postgres {wire}", **share)
 
 
-def _run_case(
-    name: str, url: str, wire: str, plan: Plan, seed: int, figures: Figures
-) -> float:
+def _run_case(name: str, url: str, wire: str, plan: Plan, seed: int, figures: Figures) -> float:
     started_at = time.perf_counter()
     with running_collector(url) as (collector, ports):
         wait_for_port(ports["http"])
         assert http_sender(ports["http"])(make_requests(1, seed + 1)[0])
         start_s = time.perf_counter() - started_at
-        servers = [] if url.startswith("sqlite") else [postmaster()]
+        servers = postgres_processes(url)
         before = cpu_s(collector), sum(map(cpu_s, servers))
         with _sampled_memory(collector) as peak_bytes:
             result = _load(wire, ports[wire], plan.requests, seed + 2)

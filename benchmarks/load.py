@@ -1,8 +1,8 @@
 """Offer ready-made requests to a collector from a process of its own: `python -m benchmarks.load`.
 
 Prepares everything, says "ready", waits for a line on standard input, sends as fast as the answers
-come over `connections` connections, and prints one JSON line: seconds, spans, refused, CPU seconds and
-acknowledgement times. A refused request is an error: it is counted and not sent again.
+come over `connections` connections, and prints one JSON line: seconds, spans, refused, CPU seconds
+and acknowledgement times. A refused request is an error: it is counted and not sent again.
 """
 
 from __future__ import annotations
@@ -79,11 +79,12 @@ def _offer(bodies: queue.SimpleQueue[bytes], senders: list[Send]) -> dict[str, f
 
 
 def grpc_sender(port: int) -> Send:
+    """A sender over a gRPC connection of its own."""
     # Without a pool of its own each channel would share one connection.
     channel = grpc.insecure_channel(
         f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)]
     )
-    export = channel.unary_unary(EXPORT)
+    export: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EXPORT)
 
     def send(body: bytes) -> bool:
         try:
@@ -96,6 +97,7 @@ def grpc_sender(port: int) -> Send:
 
 
 def http_sender(port: int) -> Send:
+    """A sender over an HTTP connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"Content-Type": "application/x-protobuf"}
 

@@ -62,11 +62,13 @@ def cpu_s(process: psutil.Process) -> float:
     return times.user + times.system + ended + living
 
 
-def postmaster() -> psutil.Process:
-    """The PostgreSQL server that this benchmark started."""
-    mine = psutil.Process().children(recursive=True)
-    for process in [*mine, *psutil.process_iter()]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.name() == "postgres" and "msgtrace-pg-" in " ".join(process.cmdline()):
-                return process
-    raise LookupError("no PostgreSQL server of this benchmark is running")
+def postgres_processes(url: str) -> list[psutil.Process]:
+    """The server behind a URL with a socket folder; none for a server that is not ours to watch."""
+    folder = url.partition("host=")[2]
+    return [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if folder
+        and process.info["name"] == "postgres"
+        and folder in " ".join(process.info["cmdline"] or ())
+    ]

@@ -37,9 +37,7 @@ async def get_trace(request: Request) -> Response:
 async def get_trace_tree(request: Request) -> Response:
     """GET /api/v1/traces/{trace_id}/tree"""
     trace = await _get_trace(request)
-    return _json(
-        await asyncio.to_thread(lambda: views.trace_tree(trace, build_forest(trace.spans)))
-    )
+    return _json(await asyncio.to_thread(_tree, trace))
 
 
 async def delete_trace(request: Request) -> Response:

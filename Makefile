@@ -54,9 +54,11 @@ bench: $(VENV)/.installed-test ## Measure ingest beside the databases' own ceili
 protos: $(VENV)/.installed-dev ## Compile protos/ into the package
 	@for proto in $(PROTOS); do $(PROTOC) --python_out=. --pyi_out=. $$proto || exit 1; done
 
-docs: $(VENV)/.installed-test ## Render docs/settings.md from the settings table
-	@$(BIN)/python -m tests.project.render_settings > docs/settings.md.new
-	@mv docs/settings.md.new docs/settings.md
+docs: $(VENV)/.installed-test ## Render docs/settings.md and docs/metrics.md from the code
+	@for page in settings metrics; do \
+		$(BIN)/python -m tests.project.render_$$page > docs/$$page.md.new && \
+		mv docs/$$page.md.new docs/$$page.md || exit 1; \
+	done
 
 build: $(VENV)/.installed-dev ## Build wheel and source distribution into dist/
 	@$(BIN)/python -m build --outdir dist

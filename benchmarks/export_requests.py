@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterable
+from typing import Any
 
+import msgspec
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 SPANS_PER_REQUEST = 512
 SPANS_PER_TRACE = 16
@@ -27,6 +32,50 @@ def make_requests(count: int, seed: int) -> list[bytes]:
     """`count` serialized requests; the same seed gives the same spans but for their times."""
     rng = random.Random(seed)
     return [_make_request(rng).SerializeToString() for _ in range(count)]
+
+
+def to_otlp_json(body: bytes) -> bytes:
+    """The same request in OTLP/JSON, as an SDK in a browser would send it."""
+    request = ExportTraceServiceRequest.FromString(body)
+    envelopes = [
+        {
+            "resource": {"attributes": _json_attributes(each.resource.attributes)},
+            "scopeSpans": [
+                {"scope": {"name": scope.scope.name}, "spans": [_json_span(s) for s in scope.spans]}
+                for scope in each.scope_spans
+            ],
+        }
+        for each in request.resource_spans
+    ]
+    return msgspec.json.encode({"resourceSpans": envelopes})
+
+
+def _json_span(span: Span) -> dict[str, Any]:
+    return {
+        "traceId": span.trace_id.hex(),
+        "spanId": span.span_id.hex(),
+        "parentSpanId": span.parent_span_id.hex(),
+        "name": span.name,
+        "kind": span.kind,
+        "startTimeUnixNano": str(span.start_time_unix_nano),
+        "endTimeUnixNano": str(span.end_time_unix_nano),
+        "flags": span.flags,
+        "attributes": _json_attributes(span.attributes),
+    }
+
+
+def _json_attributes(attributes: Iterable[KeyValue]) -> list[dict[str, Any]]:
+    return [{"key": each.key, "value": _json_value(each.value)} for each in attributes]
+
+
+def _json_value(value: AnyValue) -> dict[str, Any]:
+    match value.WhichOneof("value"):
+        case "int_value":
+            return {"intValue": str(value.int_value)}
+        case "bool_value":
+            return {"boolValue": value.bool_value}
+        case _:
+            return {"stringValue": value.string_value}
 
 
 def _make_request(rng: random.Random) -> ExportTraceServiceRequest:

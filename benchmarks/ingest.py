@@ -35,7 +35,8 @@ from msgtrace.settings import Settings
 from msgtrace.storage.factory import migrate_database
 from tests.postgres_server import postgres_server, with_database
 
-WIRES = ("grpc", "http")
+WIRES = ("grpc", "http", "json")
+"""gRPC, and HTTP with protobuf and with JSON."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,10 @@ def _run_case(name: str, url: str, wire: str, plan: Plan, seed: int, figures: Fi
         start_s = time.perf_counter() - started_at
         servers = postgres_processes(url)
         before = cpu_s(collector), sum(map(cpu_s, servers))
-        with _sampled_memory(collector) as peak_bytes:
-            result = _load(wire, ports[wire], plan.requests, seed + 2)
+        with sampled_memory(collector) as peak_bytes:
+            result = _load(
+                wire, ports["grpc" if wire == "grpc" else "http"], plan.requests, seed + 2
+            )
         after = cpu_s(collector), sum(map(cpu_s, servers))
     spans = result["spans"]
     if result["refused"]:
@@ -169,7 +172,7 @@ def _load(wire: str, port: int, requests: int, seed: int) -> dict[str, float]:
     return result
 
 
-class _sampled_memory:  # noqa: N801 - reads as a block
+class sampled_memory:  # noqa: N801 - reads as a block
     """Samples a process's resident bytes ten times a second while the block runs."""
 
     def __init__(self, process: psutil.Process) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import grpc
 
-from benchmarks.export_requests import SPANS_PER_REQUEST, make_requests
+from benchmarks.export_requests import SPANS_PER_REQUEST, make_requests, to_otlp_json
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
@@ -29,7 +29,7 @@ Send = Callable[[bytes], bool]
 def main() -> None:
     """Run one load and print what happened."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("wire", choices=["grpc", "http"])
+    parser.add_argument("wire", choices=list(SENDERS))
     parser.add_argument("port", type=int)
     parser.add_argument("--requests", type=int, required=True)
     parser.add_argument("--connections", type=int, default=16)
@@ -37,9 +37,8 @@ def main() -> None:
     options = parser.parse_args()
     bodies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     for body in make_requests(options.requests, options.seed):
-        bodies.put(body)
-    open_sender = grpc_sender if options.wire == "grpc" else http_sender
-    senders = [open_sender(options.port) for _ in range(options.connections)]
+        bodies.put(to_otlp_json(body) if options.wire == "json" else body)
+    senders = [SENDERS[options.wire](options.port) for _ in range(options.connections)]
     print("ready", flush=True)
     sys.stdin.readline()
     print(json.dumps(_offer(bodies, senders)), flush=True)
@@ -96,10 +95,10 @@ def grpc_sender(port: int) -> Send:
     return send
 
 
-def http_sender(port: int) -> Send:
+def http_sender(port: int, media_type: str = "application/x-protobuf") -> Send:
     """A sender over an HTTP connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    headers = {"Content-Type": "application/x-protobuf"}
+    headers = {"Content-Type": media_type}
 
     def send(body: bytes) -> bool:
         connection.request("POST", "/v1/traces", body, headers)
@@ -108,6 +107,13 @@ def http_sender(port: int) -> Send:
         return response.status == http.client.OK
 
     return send
+
+
+SENDERS: dict[str, Callable[[int], Send]] = {
+    "grpc": grpc_sender,
+    "http": http_sender,
+    "json": lambda port: http_sender(port, "application/json"),
+}
 
 
 if __name__ == "__main__":

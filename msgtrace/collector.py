@@ -14,63 +14,104 @@ from msgtrace.pipeline.batcher import Batcher
 from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.grpc import serve_grpc
+from msgtrace.receivers.health import health_service
 from msgtrace.receivers.http import create_receiver
-from msgtrace.serving import serve_asgi, stop_requested
+from msgtrace.serving import serve_asgi, stop_request
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import SpanWriter
+from msgtrace.telemetry.endpoints import OperatorView
+from msgtrace.telemetry.health import Readiness, queue_problem
+from msgtrace.telemetry.logs import log_started
+from msgtrace.telemetry.metrics import CollectorMetrics
+from msgtrace.telemetry.process import ProcessTelemetry
+from msgtrace.tls import ServerTls, open_tls
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Collector:
-    """A running collector: its ports, and its export for whoever takes requests on another port."""
+    """A running collector: its ports, and its export for whoever takes requests on another port.
+
+    `metrics` go on telling what it did after it has stopped.
+    """
 
     grpc_port: int
     http_port: int
     export: TraceExport
+    metrics: CollectorMetrics
 
 
 @asynccontextmanager
-async def serve_collector(settings: Settings, writer: SpanWriter) -> AsyncIterator[Collector]:
-    """Serve OTLP into `writer`.
+async def serve_collector(
+    settings: Settings, writer: SpanWriter, telemetry: ProcessTelemetry, tls: ServerTls | None
+) -> AsyncIterator[Collector]:
+    """Serve OTLP into `writer`, on plain ports without `tls`.
 
-    On leaving: the ports close, what was read is answered, the batcher drains.
+    On leaving: it says that it is not ready, the ports close, what was read is answered, the
+    batcher drains.
     """
+    metrics = CollectorMetrics(telemetry.registry)
     async with Batcher(
         writer,
         max_batch_bytes=settings.max_batch_bytes,
         max_queued_bytes=settings.max_queued_bytes,
+        metrics=metrics,
     ) as batcher:
         export = TraceExport(
             batcher,
             max_request_bytes=settings.max_request_bytes,
             budget=ByteBudget(settings.max_inflight_bytes),
+            metrics=metrics,
+        )
+        readiness = Readiness(
+            telemetry.probe.problem,
+            queue_problem(lambda: batcher.queued_bytes, settings.max_queued_bytes),
         )
         discards_others = settings.other_signals == "discard"
         receiver = create_receiver(
-            export, discards_others=discards_others, cors_origins=settings.otlp_cors_origins
+            export,
+            OperatorView(readiness, telemetry.registry),
+            discards_others=discards_others,
+            cors_origins=settings.otlp_cors_origins,
         )
         async with (
             serve_grpc(
-                export, settings.host, settings.grpc_port, discards_others=discards_others
+                export,
+                settings.host,
+                settings.grpc_port,
+                discards_others=discards_others,
+                more_services=[health_service(readiness)],
+                credentials=tls.grpc_credentials() if tls else None,
             ) as grpc_port,
             serve_asgi(
-                receiver, settings.host, settings.http_port, "MSGTRACE_HTTP_PORT"
+                receiver,
+                settings.host,
+                settings.http_port,
+                "MSGTRACE_HTTP_PORT",
+                tls=tls.http_context if tls else None,
             ) as http_port,
+            readiness.watched(),
         ):
-            yield Collector(grpc_port, http_port, export)
+            yield Collector(grpc_port, http_port, export, metrics)
 
 
 async def run_collector(settings: Settings) -> None:
     """Serve OTLP until asked to stop. Raises ConfigError if it cannot start."""
-    async with (
-        open_storage(settings) as storage,
-        serve_collector(settings, storage) as collector,
-    ):
-        ports = {"grpc_port": collector.grpc_port, "http_port": collector.http_port}
-        logger.info("collector_started", extra={"host": settings.host, **ports})
-        await stop_requested()
-        logger.info("collector_stopping")
-    logger.info("collector_stopped")
+    async with stop_request() as stop:
+        async with (
+            open_tls(settings) as tls,
+            open_storage(settings) as storage,
+            serve_collector(settings, storage, ProcessTelemetry(storage), tls) as collector,
+        ):
+            log_started(
+                settings,
+                "collector",
+                storage.backend,
+                grpc_port=collector.grpc_port,
+                http_port=collector.http_port,
+            )
+            await stop.wait()
+            logger.info("stopping")
+        logger.info("stopped", extra=collector.metrics.totals())

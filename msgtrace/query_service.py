@@ -3,31 +3,65 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from starlette.routing import BaseRoute
 
 from msgtrace.api.app import create_app
-from msgtrace.serving import serve_asgi, stop_requested
+from msgtrace.serving import serve_asgi, stop_request
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
+from msgtrace.telemetry.endpoints import OperatorView
+from msgtrace.telemetry.health import Readiness
+from msgtrace.telemetry.logs import log_started
+from msgtrace.telemetry.metrics import QueryMetrics
+from msgtrace.telemetry.process import ProcessTelemetry
+from msgtrace.tls import ServerTls, open_tls
 
 logger = logging.getLogger(__name__)
 
 
-def serve_query(
-    settings: Settings, storage: Storage, extra_routes: Sequence[BaseRoute] = ()
-) -> AbstractAsyncContextManager[int]:
-    """Serve the query API, and `extra_routes` beside it; yields the port."""
-    app = create_app(storage, cors_origins=settings.cors_origins, extra_routes=extra_routes)
-    return serve_asgi(app, settings.host, settings.port, "MSGTRACE_PORT")
+@asynccontextmanager
+async def serve_query(
+    settings: Settings,
+    storage: Storage,
+    telemetry: ProcessTelemetry,
+    tls: ServerTls | None,
+    extra_routes: Sequence[BaseRoute] = (),
+) -> AsyncIterator[int]:
+    """Serve the query API, and `extra_routes` beside it; yields the port, plain without `tls`."""
+    readiness = Readiness(telemetry.probe.problem)
+    app = create_app(
+        storage,
+        operator=OperatorView(readiness, telemetry.registry),
+        metrics=QueryMetrics(telemetry.registry),
+        cors_origins=settings.cors_origins,
+        extra_routes=extra_routes,
+    )
+    async with (
+        serve_asgi(
+            app,
+            settings.host,
+            settings.port,
+            "MSGTRACE_PORT",
+            tls=tls.http_context if tls else None,
+        ) as port,
+        readiness.watched(),
+    ):
+        yield port
 
 
 async def run_query_service(settings: Settings) -> None:
     """Serve the query API until asked to stop. Raises ConfigError if it cannot start."""
-    async with open_storage(settings) as storage, serve_query(settings, storage) as port:
-        logger.info("query_service_started", extra={"host": settings.host, "port": port})
-        await stop_requested()
-    logger.info("query_service_stopped")
+    async with stop_request() as stop:
+        async with (
+            open_tls(settings) as tls,
+            open_storage(settings) as storage,
+            serve_query(settings, storage, ProcessTelemetry(storage), tls) as port,
+        ):
+            log_started(settings, "query", storage.backend, port=port)
+            await stop.wait()
+            logger.info("stopping")
+        logger.info("stopped")

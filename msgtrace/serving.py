@@ -4,41 +4,73 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
+import logging
+import os
 import signal
 import socket
+import ssl
+import sys
 from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from msgtrace.connections import BoundedConnection, ConnectionClock, HttpLimits
 from msgtrace.errors import PortUnavailable
+
+if sys.platform != "win32":
+    import resource
+
+logger = logging.getLogger(__name__)
 
 STOP_GRACE_S = 10
 """How long requests under way may take to finish once a stop was asked for."""
 
-KEEP_ALIVE_S = 75
-"""Longer than exporters' usual pause between batches, so that they keep their connection."""
+TLS_HANDSHAKE_TIMEOUT_S = 10.0
+"""From connecting to the end of the TLS handshake."""
+
+TLS_CLOSE_TIMEOUT_S = 30.0
+"""How long a client within TLS may take the rest of its answer when the connection is closed."""
+
+_BACKLOG = 2048
+_OPEN_FILES = 10_240
+"""Enough where the system names no highest number; macOS allows no more to a program."""
+
+_SHARE_OF_OPEN_FILES = 4
+"""Connections to one port may take a quarter: there are three ports and a database."""
 
 
 @contextlib.asynccontextmanager
-async def serve_asgi(app: ASGIApp, host: str, port: int, variable: str) -> AsyncIterator[int]:
-    """Serve an application over HTTP/1.1; yields the port.
+async def serve_asgi(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    variable: str,
+    *,
+    tls: ssl.SSLContext | None = None,
+    limits: HttpLimits = HttpLimits(),  # noqa: B008 - immutable
+) -> AsyncIterator[int]:
+    """Serve an application over HTTP/1.1, within TLS if there is a context; yields the port.
 
     On leaving, requests under way are answered first.
     variable: the setting that names the port, for the error. Raises PortUnavailable.
     """
     listener = _bind(host, port, variable)
     server = _Server(
+        limits,
+        tls,
         uvicorn.Config(
             app,
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            ws="none",
+            timeout_keep_alive=limits.idle_s,
             timeout_graceful_shutdown=STOP_GRACE_S,
-        )
+        ),
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]), name=f"serve-{variable}")
     try:
@@ -51,13 +83,59 @@ async def serve_asgi(app: ASGIApp, host: str, port: int, variable: str) -> Async
         listener.close()
 
 
-async def stop_requested() -> None:
-    """Return when SIGINT or SIGTERM arrives."""
-    loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signal_number, stopped.set)
-    await stopped.wait()
+def raise_open_file_limit() -> None:
+    """Allow this process as many open files as the system lets it have: connections are files."""
+    if sys.platform == "win32":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # the system knows a lower limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+@contextlib.asynccontextmanager
+async def stop_request() -> AsyncIterator[StopRequest]:
+    """Listen for SIGINT and SIGTERM while the block runs; enter it before anything else.
+
+    A request that comes before the block waits for one ends the block where it is, in order.
+    """
+    stop = StopRequest()
+    try:
+        yield stop
+    except asyncio.CancelledError:
+        if not stop.was_made:
+            raise
+
+
+class StopRequest:
+    """Whether this process was asked to stop. Asked a second time, it ends at once."""
+
+    def __init__(self) -> None:
+        self._made = asyncio.Event()
+        self._is_awaited = False
+        self._task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signal_number, self._make)
+
+    @property
+    def was_made(self) -> bool:
+        """Whether a signal has arrived."""
+        return self._made.is_set()
+
+    async def wait(self) -> None:
+        """Return when a signal arrives."""
+        self._is_awaited = True
+        await self._made.wait()
+
+    def _make(self) -> None:
+        if self.was_made:
+            logger.error("stopped_at_once")
+            os._exit(1)
+        self._made.set()
+        if not self._is_awaited and self._task is not None:
+            self._task.cancel()
 
 
 def require_bindable(host: str, port: int, variable: str) -> None:
@@ -77,6 +155,50 @@ def port_in_use(host: str, port: int, variable: str) -> str:
 
 
 class _Server(uvicorn.Server):
+    def __init__(
+        self, limits: HttpLimits, tls: ssl.SSLContext | None, config: uvicorn.Config
+    ) -> None:
+        super().__init__(config)
+        self._limits = dataclasses.replace(
+            limits, max_connections=min(limits.max_connections, _connections_allowed())
+        )
+        self._tls = tls
+        self._clock = ConnectionClock(limits.check_interval_s)
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until asked to stop, with an eye on slow clients to the very end."""
+        watching = asyncio.create_task(self._clock.run(self.server_state.connections))
+        try:
+            await super().serve(sockets)
+        finally:
+            watching.cancel()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen with our connections; uvicorn's own startup has no TLS time limits."""
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                self._connect,
+                sock=each,
+                backlog=_BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=TLS_HANDSHAKE_TIMEOUT_S if self._tls else None,
+                ssl_shutdown_timeout=TLS_CLOSE_TIMEOUT_S if self._tls else None,
+            )
+            for each in sockets or []
+        ]
+        self.started = True
+
+    def _connect(self) -> BoundedConnection:
+        return BoundedConnection(
+            self.config,
+            self.server_state,
+            self.lifespan.state,
+            clock=self._clock,
+            limits=self._limits,
+        )
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone.
@@ -84,6 +206,13 @@ class _Server(uvicorn.Server):
         Several servers share this process, and one place decides when they stop.
         """
         yield
+
+
+def _connections_allowed() -> int:
+    if sys.platform == "win32":
+        return _OPEN_FILES
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _OPEN_FILES if soft == resource.RLIM_INFINITY else max(1, soft // _SHARE_OF_OPEN_FILES)
 
 
 def _bind(host: str, port: int, variable: str) -> socket.socket:

@@ -85,6 +85,13 @@ class Settings:
     grpc_port: int = _setting(4317, "Port of OTLP/gRPC.", valid=_PORTS)
     http_port: int = _setting(4318, "Port of OTLP/HTTP.", valid=_PORTS)
     port: int = _setting(4321, "Port of the query service.", valid=_PORTS)
+    tls_cert_file: str = _setting(
+        "", "PEM file with the certificate of all ports and its chain; plain ports without it."
+    )
+    tls_key_file: str = _setting("", "PEM file with the certificate's key, without a passphrase.")
+    tls_client_ca_file: str = _setting(
+        "", "PEM file with the CAs of which clients must show a certificate; none by default."
+    )
     max_request_bytes: int = _setting(
         64 * MIB,
         "Largest export request accepted, before and after inflating, in bytes.",
@@ -99,7 +106,7 @@ class Settings:
         8 * MIB, "Request bytes that one database transaction takes at most.", valid=_BYTES
     )
     max_inflight_bytes: int = _setting(
-        128 * MIB,
+        80 * MIB,
         "Bytes that all requests under way may hold; beyond it senders are told to retry.",
         valid=_BYTES,
     )
@@ -144,6 +151,14 @@ class Settings:
                     self._refuse(each.name, f"must be {least} to {greatest}")
         if not self.host:
             self._refuse("host", "must not be empty")
+        self._require_together("tls_cert_file", "tls_key_file")
+        self._require_together("tls_key_file", "tls_cert_file")
+        self._require_together("tls_client_ca_file", "tls_cert_file")
+
+    def _require_together(self, name: str, other: str) -> None:
+        if getattr(self, name) and not getattr(self, other):
+            problem = f"must be set, as {variable_name(name)} is"
+            raise InvalidSetting(variable_name(other), problem)
 
     def _refuse(self, name: str, problem: str) -> NoReturn:
         raise InvalidSetting(variable_name(name), f"{problem}, not {getattr(self, name)!r}")
@@ -208,21 +223,22 @@ def explain_settings(
 
 def unknown_variables() -> dict[str, str | None]:
     """MSGTRACE_* variables in the environment that nothing reads, each with the likely one."""
-    known = [variable_name(each.name) for each in dataclasses.fields(Settings)] + [
-        CONFIG_FILE_VARIABLE
-    ]
+    known = {each.name.upper(): variable_name(each.name) for each in dataclasses.fields(Settings)}
+    known[CONFIG_FILE_VARIABLE.removeprefix(PREFIX)] = CONFIG_FILE_VARIABLE
     strangers = [
         name
         for name in os.environ
         if name.startswith(PREFIX)
-        and name not in known
+        and name not in known.values()
         and name not in SDK_VARIABLES
         and not name.startswith(PREFIX + "TEST_")
     ]
-    return {
-        name: next(iter(difflib.get_close_matches(name, known, n=1)), None)
+    # Without the prefix, which makes all of them look alike.
+    likely = {
+        name: difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1)
         for name in sorted(strangers)
     }
+    return {name: known[found[0]] if found else None for name, found in likely.items()}
 
 
 def mask_password(url: str) -> str:
@@ -280,18 +296,22 @@ def _read_file(config_file: Path | None) -> dict[str, Any]:
 
 
 def _convert(variable: str, kind: Any, given: Any) -> Any:
-    if kind == tuple[str, ...]:
-        items = given.split(",") if isinstance(given, str) else given
-        return tuple(str(item).strip() for item in items if str(item).strip())
+    if isinstance(given, str):
+        is_list = kind == tuple[str, ...]
+        given = list(filter(None, map(str.strip, given.split(",")))) if is_list else given.strip()
     try:
-        return msgspec.convert(
-            given.strip() if isinstance(given, str) else given, kind, strict=False
-        )
+        return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidSetting(variable, f"must be {_WANTED[kind]}, not {given!r}") from error
 
 
-_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_WANTED: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple[str, ...]: "a list of texts",
+}
 
 
 def _show(name: str, value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -17,8 +18,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from msgtrace.api import errors, health, traces
+from msgtrace.api import errors, traces
+from msgtrace.api.measured import MeasuredRequests
 from msgtrace.storage.protocol import Storage
+from msgtrace.telemetry.endpoints import OPERATOR_ENDPOINTS, OperatorView
+from msgtrace.telemetry.health import DatabaseProbe, Readiness
+from msgtrace.telemetry.metrics import QueryMetrics
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -30,29 +35,36 @@ ROUTES: dict[str, dict[str, Endpoint]] = {
     "/api/v1/stats": {"GET": traces.get_stats},
     "/api/v1/services": {"GET": traces.list_services},
     "/api/v1/services/{service:path}/operations": {"GET": traces.list_operations},
-    "/health": {"GET": health.get_health},
-    "/ready": {"GET": health.get_ready},
+    **{path: {"GET": endpoint} for path, endpoint in OPERATOR_ENDPOINTS.items()},
 }
 
 
 def create_app(
     storage: Storage,
     *,
+    operator: OperatorView | None = None,
+    metrics: QueryMetrics | None = None,
     cors_origins: Sequence[str] = (),
     extra_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The application over an open storage.
 
+    operator: what operators see; by default whether the storage answers, and no metrics.
     cors_origins: origins whose pages may call it, `*` for any.
     extra_routes come after the table's, e.g. OTLP/HTTP on the same port.
     """
     app = Starlette(
         routes=[*(_route(path, endpoints) for path, endpoints in ROUTES.items()), *extra_routes],
-        middleware=[*_cors(cors_origins), _answer_errors()],
+        middleware=[
+            Middleware(MeasuredRequests, metrics=metrics or QueryMetrics()),
+            *_cors(cors_origins),
+            _answer_errors(),
+        ],
         exception_handlers={HTTPException: errors.answer},
     )
     app.router.redirect_slashes = False
     app.state.storage = storage
+    app.state.operator = operator or _view_of(storage)
     return app
 
 
@@ -66,6 +78,13 @@ def _route(path: str, endpoints: Mapping[str, Endpoint]) -> Route:
         return await endpoints["GET" if request.method == "HEAD" else request.method](request)
 
     return Route(path, endpoint, methods=list(endpoints))
+
+
+def _view_of(storage: Storage) -> OperatorView:
+    async def check() -> None:
+        await storage.check()
+
+    return OperatorView(Readiness(DatabaseProbe(check).problem), CollectorRegistry())
 
 
 def _answer_errors() -> Middleware:

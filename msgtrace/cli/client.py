@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import ssl
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -45,15 +47,20 @@ class QueryServiceError(click.ClickException):
 def service_url(settings: Settings) -> str:
     """Where the query service of these settings is reached from this machine."""
     host = _ANY_ADDRESS.get(settings.host, settings.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    scheme = "https" if settings.tls_cert_file else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class QueryService:
-    """One query service. url has no trailing slash; timeout_s bounds each call as a whole."""
+    """One query service. url has no trailing slash; timeout_s bounds each call as a whole.
+
+    client_cert: PEM file with a certificate and its key, for a service that requires one.
+    """
 
     url: str
     timeout_s: float
+    client_cert: Path | None = None
 
     def get(self, path: str, parameters: Parameters | None = None) -> bytes:
         """The body of a successful reply. Raises QueryServiceError."""
@@ -85,6 +92,8 @@ class QueryService:
             raise self._explain(error) from error
         except http.client.IncompleteRead as error:
             raise QueryServiceError(f"the reply of {self.url} broke off") from error
+        except http.client.RemoteDisconnected as error:
+            raise self._hung_up() from error
         except http.client.HTTPException as error:
             raise self._stranger("its reply is not HTTP that can be read") from error
         except (OSError, ValueError) as error:
@@ -92,7 +101,7 @@ class QueryService:
 
     def _exchange(self, request: urllib.request.Request) -> bytes:
         deadline = time.monotonic() + self.timeout_s
-        opener = urllib.request.build_opener(*self._proxy_handlers())
+        opener = urllib.request.build_opener(*self._proxy_handlers(), *self._tls_handlers())
         try:
             response = opener.open(request, timeout=self.timeout_s)
         except urllib.error.HTTPError as error:
@@ -108,6 +117,19 @@ class QueryService:
         host = urllib.parse.urlsplit(self.url).hostname or ""
         return [urllib.request.ProxyHandler({})] if _is_loopback(host) else []
 
+    def _tls_handlers(self) -> list[urllib.request.BaseHandler]:
+        if not self.url.startswith("https:"):
+            return []
+        context = ssl.create_default_context()  # trusts SSL_CERT_FILE, or what the system trusts
+        if self.client_cert is not None:
+            try:
+                context.load_cert_chain(self.client_cert)
+            except OSError as error:
+                raise QueryServiceError(
+                    f"{self.client_cert} is no PEM file with a certificate and its key"
+                ) from error
+        return [urllib.request.HTTPSHandler(context=context)]
+
     def _refusal(self, status: int, body: bytes) -> QueryServiceError:
         try:
             return QueryServiceError(msgspec.json.decode(body, type=ErrorReply).detail)
@@ -119,12 +141,34 @@ class QueryService:
             return self._too_slow()
         return self._absent(error.reason)
 
+    def _distrust(self, error: ssl.SSLError) -> QueryServiceError:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return QueryServiceError(
+                f"the certificate of {self.url} is not trusted ({error.verify_message});"
+                " name its CA's file with the variable SSL_CERT_FILE"
+            )
+        return QueryServiceError(
+            f"no TLS with {self.url} ({(error.reason or str(error)).replace('_', ' ').lower()});"
+            " if it requires a certificate, give one with --client-cert"
+        )
+
     def _absent(self, reason: object) -> QueryServiceError:
+        if isinstance(reason, ssl.SSLError):
+            return self._distrust(reason)
         said = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
         return QueryServiceError(
             f"no msgtrace query service at {self.url} ({said[:1].lower()}{said[1:]});"
             " start one with `msgtrace start` or give --url"
         )
+
+    def _hung_up(self) -> QueryServiceError:
+        is_secure = self.url.startswith("https:")
+        cause = (
+            "it requires a certificate, give one with --client-cert"
+            if is_secure
+            else "it speaks TLS, write https:// in --url"
+        )
+        return QueryServiceError(f"{self.url} closed the connection without a reply; if {cause}")
 
     def _too_slow(self) -> QueryServiceError:
         return QueryServiceError(

@@ -108,7 +108,7 @@ def _off_flag_name(name: str) -> str:
 def _flag_help(name: str) -> str:
     setting = FIELDS[name]
     # A computed default differs from machine to machine; `msgtrace settings` shows it.
-    is_fixed = setting.default is not dataclasses.MISSING and setting.default != ()
+    is_fixed = setting.default is not dataclasses.MISSING and setting.default not in ((), "")
     shown = str(setting.default).lower() if _KINDS[name] is bool else setting.default
     default = f"; default: {shown}" if is_fixed else ""
     return f"{setting.metadata['help']}  [env: {variable_name(name)}{default}]"

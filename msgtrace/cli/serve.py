@@ -7,12 +7,17 @@ is written there; it returns normally on SIGTERM and SIGINT, so these commands t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import click
 
 from msgtrace.cli.options import SettingsSource, settings_options
+from msgtrace.settings import Settings, unknown_variables
+from msgtrace.telemetry.logs import configure_logging
+
+logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -26,6 +31,7 @@ def start(source: SettingsSource, reloads: bool) -> None:
     if reloads:
         _supervise(["start", *source.arguments()])
         return
+    _start_log(settings)
     from msgtrace.cli.start import run_all  # noqa: PLC0415 - loads every server
 
     _run(run_all(settings))
@@ -36,6 +42,7 @@ def start(source: SettingsSource, reloads: bool) -> None:
 def collector(source: SettingsSource) -> None:
     """Receive OTLP over gRPC and HTTP and store it."""
     settings = source.read()
+    _start_log(settings)
     from msgtrace.collector import run_collector  # noqa: PLC0415 - loads grpc and the drivers
 
     _run(run_collector(settings))
@@ -54,9 +61,18 @@ def collector(source: SettingsSource) -> None:
 def query(source: SettingsSource) -> None:
     """Serve stored traces to people, scripts and dashboards."""
     settings = source.read()
+    _start_log(settings)
     from msgtrace.query_service import run_query_service  # noqa: PLC0415 - loads the web server
 
     _run(run_query_service(settings))
+
+
+def _start_log(settings: Settings) -> None:
+    """Before grpc is imported, which then reads what is said about its own log."""
+    configure_logging(settings)
+    for variable, likely in unknown_variables().items():
+        meant = {} if likely is None else {"did_you_mean": likely}
+        logger.warning("unknown_variable", extra={"variable": variable, **meant})
 
 
 def _supervise(arguments: Sequence[str]) -> None:
@@ -71,6 +87,9 @@ def _supervise(arguments: Sequence[str]) -> None:
 
 def _run(service: Coroutine[Any, Any, None]) -> None:
     """Run on uvloop where it exists: it is not made for Windows."""
+    from msgtrace.serving import raise_open_file_limit  # noqa: PLC0415 - loads the web server
+
+    raise_open_file_limit()
     try:
         import uvloop  # noqa: PLC0415 - may be absent
     except ImportError:

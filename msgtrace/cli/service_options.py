@@ -20,7 +20,7 @@ json_option = click.option(
 
 
 def service_options(*, timeout_s: float) -> Decorator:
-    """Give a command `--url`, `--timeout`, `--json` and `--config`.
+    """Give a command `--url`, `--client-cert`, `--timeout`, `--json` and `--config`.
 
     It receives `service: QueryService` and `as_json: bool`. timeout_s: the default of `--timeout`.
     """
@@ -29,11 +29,12 @@ def service_options(*, timeout_s: float) -> Decorator:
         @functools.wraps(command)
         def with_service(*args: Any, **kwargs: Any) -> None:
             url = _find_url(kwargs.pop("url"), kwargs.pop("config_file"))
-            service = QueryService(url, kwargs.pop("timeout"))
+            service = QueryService(url, kwargs.pop("timeout"), kwargs.pop("client_cert"))
             command(*args, service=service, **kwargs)
 
         decorated: Callable[..., None] = with_service
-        for option in (config_option, json_option, _timeout_option(timeout_s), _url_option):
+        timeout_option = _timeout_option(timeout_s)
+        for option in (config_option, json_option, timeout_option, _cert_option, _url_option):
             decorated = option(decorated)
         return decorated
 
@@ -73,6 +74,13 @@ _url_option = click.option(
     metavar="URL",
     callback=_read_url,
     help="Address of the query service; by default that of the settings, on this machine.",
+)
+
+_cert_option = click.option(
+    "--client-cert",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="PEM file with a certificate and its key, for a service that requires one.",
 )
 
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from msgtrace.collector import Collector, serve_collector
 from msgtrace.query_service import serve_query
 from msgtrace.receivers.http import SDK_PATH, STANDARD_PATH, export_routes
-from msgtrace.serving import stop_requested
+from msgtrace.serving import stop_request
 from msgtrace.settings import Settings, mask_password
 from msgtrace.storage.factory import open_storage
+from msgtrace.telemetry.logs import log_started
+from msgtrace.telemetry.process import ProcessTelemetry
+from msgtrace.tls import open_tls
+
+logger = logging.getLogger(__name__)
 
 _WELCOME = """\
 msgtrace is ready
-  OTLP/gRPC   http://{host}:{grpc_port}
-  OTLP/HTTP   http://{host}:{http_port}
-  Query API   http://{host}:{port}
+  OTLP/gRPC   {scheme}://{host}:{grpc_port}
+  OTLP/HTTP   {scheme}://{host}:{http_port}
+  Query API   {scheme}://{host}:{port}
   Traces in   {database_url}
 
 Point any OpenTelemetry exporter at it:
-  export OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf OTEL_EXPORTER_OTLP_ENDPOINT=http://{host}:{http_port}
+  export OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf OTEL_EXPORTER_OTLP_ENDPOINT={scheme}://{host}:{http_port}
 
 Ctrl-C stops it.
 """
@@ -33,17 +40,35 @@ async def run_all(settings: Settings) -> None:
     Exports are also taken on the query port, so that one port is enough for a client. Raises
     ConfigError if it cannot start.
     """
-    async with open_storage(settings) as storage, serve_collector(settings, storage) as collector:
-        routes = export_routes(collector.export, STANDARD_PATH, SDK_PATH)
-        async with serve_query(settings, storage, routes) as port:
-            click.echo(_welcome(settings, collector, port), err=True)
-            await stop_requested()
-            click.echo("stopping: finishing what was received", err=True)
+    async with stop_request() as stop:
+        async with open_tls(settings) as tls, open_storage(settings) as storage:
+            telemetry = ProcessTelemetry(storage)
+            async with serve_collector(settings, storage, telemetry, tls) as collector:
+                routes = export_routes(collector.export, STANDARD_PATH, SDK_PATH)
+                async with serve_query(settings, storage, telemetry, tls, routes) as port:
+                    _announce(settings, storage.backend, collector, port)
+                    await stop.wait()
+                    logger.info("stopping")
+        logger.info("stopped", extra=collector.metrics.totals())
+
+
+def _announce(settings: Settings, database: str, collector: Collector, port: int) -> None:
+    log_started(
+        settings,
+        "start",
+        database,
+        grpc_port=collector.grpc_port,
+        http_port=collector.http_port,
+        port=port,
+    )
+    if settings.log_format == "console":
+        click.echo(_welcome(settings, collector, port), err=True)
 
 
 def _welcome(settings: Settings, collector: Collector, port: int) -> str:
     host = "localhost" if settings.host in _ANY_ADDRESS else settings.host
     return _WELCOME.format(
+        scheme="https" if settings.tls_cert_file else "http",
         host=f"[{host}]" if ":" in host else host,
         grpc_port=collector.grpc_port,
         http_port=collector.http_port,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 
 from msgtrace.model.genai import GenAiFacts
 from msgtrace.model.span import STATUS_ERROR, Row, SpanId, TenantId, TraceId
@@ -87,6 +88,19 @@ class TraceDelta:
             self.user = _first(self.user, (start_time_ns, facts.user_id))
 
 
+class Rejection(Enum):
+    """What is wrong with a span that is left out, as its sender reads it."""
+
+    INVALID_TRACE_ID = "trace_id is not 16 bytes or is all zero"
+    INVALID_SPAN_ID = "span_id is not 8 bytes or is all zero"
+    INVALID_PARENT_SPAN_ID = "parent_span_id is neither empty nor 8 bytes"
+
+    @property
+    def label(self) -> str:
+        """The value of the label `reason` in metrics."""
+        return self.name.lower()
+
+
 @dataclass(slots=True, kw_only=True)
 class SpanBatch:
     """The spans of one export request, ready to be written.
@@ -95,7 +109,7 @@ class SpanBatch:
     and SCOPE_COLUMNS order.
     genai: facts by index into `spans`, only for spans that state any. traces: the sum of `spans` by
     trace.
-    rejected_spans were left out, for the reasons in `rejection_message` (no span contents in it).
+    rejections: how many spans were left out, by what is wrong with them.
     body_bytes: size of the request, the measure of queue limits.
     """
 
@@ -104,9 +118,21 @@ class SpanBatch:
     scopes: dict[int, Row] = field(default_factory=dict)
     genai: dict[int, GenAiFacts] = field(default_factory=dict)
     traces: dict[TraceKey, TraceDelta] = field(default_factory=dict)
-    rejected_spans: int = 0
-    rejection_message: str = ""
+    rejections: dict[Rejection, int] = field(default_factory=dict)
     body_bytes: int = 0
+
+    @property
+    def rejected_spans(self) -> int:
+        """How many spans were left out."""
+        return sum(self.rejections.values())
+
+    @property
+    def rejection_message(self) -> str:
+        """Why, for the sender; nothing of the spans is in it."""
+        return "; ".join(
+            f"{count} {'span' if count == 1 else 'spans'}: {rejection.value}"
+            for rejection, count in self.rejections.items()
+        )
 
 
 def summarize(spans: Iterable[Row], genai: dict[int, GenAiFacts]) -> dict[TraceKey, TraceDelta]:

@@ -144,13 +144,7 @@ def _text(attributes: Mapping[str, Any], field: str) -> str | None:
 
 def _tokens(attributes: Mapping[str, Any], field: str) -> int:
     value = _lookup(attributes, field)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 <= value <= MAX_TOKENS
-    ):
-        return 0
-    return int(value)
+    return int(value) if _is_number(value) and 0 <= value <= MAX_TOKENS else 0
 
 
 def _cost(attributes: Mapping[str, Any]) -> float:
@@ -160,6 +154,8 @@ def _cost(attributes: Mapping[str, Any]) -> float:
         if total is not None
         else [attributes.get(name, 0.0) for name in ALIASES["cost_parts"]]
     )
-    return sum(
-        float(part) for part in parts if isinstance(part, int | float) and 0 <= part <= MAX_COST
-    )
+    return sum(float(part) for part in parts if _is_number(part) and 0 <= part <= MAX_COST)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.code_pb2 import INVALID_ARGUMENT
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
@@ -18,7 +19,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from msgtrace.model.batch import SpanBatch
 
-_RETRY_INFO_TYPE = "type.googleapis.com/google.rpc.RetryInfo"
+_TYPES = "type.googleapis.com/"
+_RETRY_INFO_TYPE = _TYPES + "google.rpc.RetryInfo"
+_BAD_REQUEST_TYPE = _TYPES + "google.rpc.BadRequest"
 
 
 def encode_export_response(batch: SpanBatch) -> bytes:
@@ -46,8 +49,14 @@ def encode_export_json(batch: SpanBatch) -> bytes:
 
 
 def encode_status(code: int, message: str, retry_after_s: int | None) -> bytes:
-    """google.rpc.Status with the gRPC `code`; a RetryInfo detail if the sender may come back."""
+    """google.rpc.Status with the gRPC `code`.
+
+    Its detail is a RetryInfo if the sender may come back, a BadRequest if the data is bad.
+    """
     status = Status(code=code, message=message)
+    if code == INVALID_ARGUMENT:
+        violation = BadRequest.FieldViolation(description=message)
+        status.details.add().Pack(BadRequest(field_violations=[violation]))
     if retry_after_s is not None:
         status.details.add().Pack(_retry_info(retry_after_s))
     serialized: bytes = status.SerializeToString()
@@ -57,6 +66,9 @@ def encode_status(code: int, message: str, retry_after_s: int | None) -> bytes:
 def encode_status_json(code: int, message: str, retry_after_s: int | None) -> bytes:
     """The same in JSON."""
     status: dict[str, Any] = {"code": code, "message": message}
+    if code == INVALID_ARGUMENT:
+        violations = [{"description": message}]
+        status["details"] = [{"@type": _BAD_REQUEST_TYPE, "fieldViolations": violations}]
     if retry_after_s is not None:
         status["details"] = [{"@type": _RETRY_INFO_TYPE, "retryDelay": f"{retry_after_s}s"}]
     return msgspec.json.encode(status)

@@ -56,7 +56,7 @@ def decode_export_json(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -> 
         raise MalformedRequest(f"the body is not OTLP/JSON: {error}") from error
     except RecursionError as error:
         raise MalformedRequest("the body is nested too deep") from error
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # the latter from a double of 400 digits
         raise MalformedRequest("the body is not OTLP/JSON") from error
 
 
@@ -73,12 +73,23 @@ def plain_value(value: AnyValue, depth: int = 0) -> Any:
     if value.string_value is not None:
         return value.string_value
     if value.int_value is not None:
-        return plain_int(to_integer(value.int_value, INT64))
+        return _plain_number(value.int_value)
     if value.bool_value is not None:
         return value.bool_value
     if value.double_value is not None:
         return plain_double(float(value.double_value))
     return _plain_rare(value, depth + 1)
+
+
+def _plain_number(given: int | float | str) -> Any:
+    """An integer; a double if it is a JSON number beyond int64.
+
+    OpenTelemetry's JavaScript exporter sends every whole number as intValue, 1e20 too. For the sake
+    of one such value the other spans of the request must not be lost.
+    """
+    if isinstance(given, str) or INT64.start <= given < INT64.stop:
+        return plain_int(to_integer(given, INT64))
+    return plain_double(float(given))
 
 
 def _plain_rare(value: AnyValue, depth: int) -> Any:

@@ -9,7 +9,7 @@ Source: opentelemetry-proto docs/specification.md "JSON Protobuf Encoding"; prot
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -44,7 +44,7 @@ class KeyValue(_Message):
 
     key: str | None = None
     value: AnyValue | None = None
-    key_strindex: int | None = None
+    key_strindex: Annotated[int, msgspec.Meta(ge=INT32.start, lt=INT32.stop)] | None = None
 
 
 class ArrayValue(_Message):
@@ -207,7 +207,7 @@ def to_integer(given: Any, limits: range) -> int:
 
     Raises ValueError if it is none, or outside the limits.
     """
-    if type(given) is int and 0 <= given <= 0xFFFF_FFFF:
+    if type(given) is int and 0 <= given <= 0x7FFF_FFFF:  # within all limits that there are
         return given
     number = 0 if given is None else _parse_integer(given)
     if number not in limits:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from msgtrace.model.batch import SpanBatch, summarize
+from msgtrace.model.batch import Rejection, SpanBatch, summarize
 from msgtrace.model.genai import read_facts
 from msgtrace.model.span import SPAN_ID_BYTES, TRACE_ID_BYTES, JsonText, TenantId
 from msgtrace.model.text import escape_text, stored_label
@@ -31,10 +31,6 @@ The name that the OpenTelemetry resource conventions give it.
 _NO_TRACE = bytes(TRACE_ID_BYTES)
 _NO_SPAN = bytes(SPAN_ID_BYTES)
 
-_BAD_TRACE_ID = "trace_id is not 16 bytes or is all zero"
-_BAD_SPAN_ID = "span_id is not 8 bytes or is all zero"
-_BAD_PARENT_ID = "parent_span_id is neither empty nor 8 bytes"
-
 PlainMap = Callable[[Any], dict[str, Any]]
 """Turns the attributes of one encoding into values that `to_json` takes."""
 
@@ -47,7 +43,7 @@ def make_batch(
 ) -> SpanBatch:
     """The rows of an ExportTraceServiceRequest.
 
-    Spans keep wire order. A span with an invalid id is left out and counted in `rejected_spans`.
+    Spans keep wire order. A span with an invalid id is left out and counted in `rejections`.
     """
     maker = _RowMaker(plain_map, tenant_id)
     for resource_spans in request.resource_spans:
@@ -55,17 +51,14 @@ def make_batch(
     batch = maker.batch
     batch.body_bytes = body_bytes
     batch.traces = summarize(batch.spans, batch.genai)
-    batch.rejected_spans = maker.rejected.total()
-    batch.rejection_message = "; ".join(
-        f"{count} spans: {why}" for why, count in maker.rejected.items()
-    )
+    batch.rejections = dict(maker.rejected)
     return batch
 
 
 class _RowMaker:
     def __init__(self, plain_map: PlainMap, tenant_id: TenantId) -> None:
         self.batch = SpanBatch()
-        self.rejected: Counter[str] = Counter()
+        self.rejected: Counter[Rejection] = Counter()
         self._plain_map = plain_map
         self._tenant_id = tenant_id
 
@@ -173,13 +166,13 @@ class _RowMaker:
         }
 
 
-def _id_problem(trace_id: bytes, span_id: bytes, parent_id: bytes) -> str | None:
+def _id_problem(trace_id: bytes, span_id: bytes, parent_id: bytes) -> Rejection | None:
     if len(trace_id) != TRACE_ID_BYTES or trace_id == _NO_TRACE:
-        return _BAD_TRACE_ID
+        return Rejection.INVALID_TRACE_ID
     if len(span_id) != SPAN_ID_BYTES or span_id == _NO_SPAN:
-        return _BAD_SPAN_ID
+        return Rejection.INVALID_SPAN_ID
     if parent_id and len(parent_id) != SPAN_ID_BYTES:
-        return _BAD_PARENT_ID
+        return Rejection.INVALID_PARENT_SPAN_ID
     return None
 
 

@@ -21,8 +21,10 @@ class ByteBudget:
         """What one request holds; leave its block to give it back."""
         return ByteLease(self)
 
-    def _hold(self, count: int) -> None:
-        if self._held_bytes + count > self._max_bytes and self._held_bytes:
+    def _hold(self, count: int, own_bytes: int) -> None:
+        # A request that is alone is bounded by its own limit: told to retry, it would never end.
+        is_alone = self._held_bytes == own_bytes
+        if self._held_bytes + count > self._max_bytes and not is_alone:
             raise Overloaded(
                 f"requests under way hold {self._held_bytes} bytes, the limit is {self._max_bytes}"
             )
@@ -41,7 +43,7 @@ class ByteLease:
 
     def hold(self, count: int) -> None:
         """Hold more. Raises Overloaded if all requests together would hold too much."""
-        self._budget._hold(count)
+        self._budget._hold(count, self._held_bytes)
         self._held_bytes += count
 
     def __enter__(self) -> ByteLease:

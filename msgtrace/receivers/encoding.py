@@ -24,6 +24,7 @@ from msgtrace.otlp.json import decode_export_json
 class Encoding:
     """One encoding. `encode_status` takes (code, message, retry_after_s)."""
 
+    name: str
     media_type: str
     decode: Callable[[bytes], SpanBatch]
     encode_response: Callable[[SpanBatch], bytes]
@@ -31,9 +32,15 @@ class Encoding:
 
 
 PROTOBUF = Encoding(
-    "application/x-protobuf", decode_export_request, encode_export_response, encode_status
+    "protobuf",
+    "application/x-protobuf",
+    decode_export_request,
+    encode_export_response,
+    encode_status,
 )
-JSON = Encoding("application/json", decode_export_json, encode_export_json, encode_status_json)
+JSON = Encoding(
+    "json", "application/json", decode_export_json, encode_export_json, encode_status_json
+)
 
 _BY_MEDIA_TYPE = {each.media_type: each for each in (PROTOBUF, JSON)}
 

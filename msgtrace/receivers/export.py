@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -11,6 +12,7 @@ from msgtrace.pipeline.sink import SpanSink
 from msgtrace.receivers.body import IDENTITY, inflate
 from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.encoding import Encoding
+from msgtrace.telemetry.metrics import CollectorMetrics
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,23 +39,39 @@ class TraceExport:
     `budget` bounds the bodies of all requests under way.
     """
 
-    def __init__(self, sink: SpanSink, *, max_request_bytes: int, budget: ByteBudget) -> None:
+    def __init__(
+        self,
+        sink: SpanSink,
+        *,
+        max_request_bytes: int,
+        budget: ByteBudget,
+        metrics: CollectorMetrics | None = None,
+    ) -> None:
         self._sink = sink
+        self.metrics = metrics or CollectorMetrics()
         self.max_request_bytes = max_request_bytes
         self.budget = budget
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
-    async def export(self, body: bytes, encoding: Encoding, coding: str = IDENTITY) -> SpanBatch:
+    async def export(
+        self, body: bytes, encoding: Encoding, coding: str = IDENTITY, *, wire: str
+    ) -> SpanBatch:
         """Decode and store `body`; return what was stored, with the count of rejected spans.
 
+        The body is let go of once it is decoded: hand over the only reference to a large one.
         Raises RequestError for a body that cannot be used, Unavailable or StorageError if it was
-        not stored.
+        not stored. wire: grpc or http, for the metrics.
         """
+        began_s = time.perf_counter()
+        self.metrics.count_received(wire, encoding.name, len(body))
         if coding != IDENTITY:
             is_large = len(body) > INLINE_INFLATE_BYTES
             body = await self._run(is_large, inflate, body, coding, self.max_request_bytes)
         batch = await self._run(len(body) > INLINE_DECODE_BYTES, encoding.decode, body)
+        del body
+        self.metrics.count_decoded(wire, batch)
         await self._sink.submit(batch)
+        self.metrics.count_acknowledged(wire, time.perf_counter() - began_s)
         return batch
 
     async def _run(

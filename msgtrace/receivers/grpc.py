@@ -6,7 +6,7 @@ retries.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import grpc
@@ -16,32 +16,51 @@ from msgtrace.otlp.encode import encode_retry_info, encode_status
 from msgtrace.receivers.encoding import PROTOBUF
 from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.other_signals import SIGNALS, Signal, discard
-from msgtrace.receivers.status import Answer, answer_for
+from msgtrace.receivers.status import Answer, refuse
 from msgtrace.serving import port_in_use, require_bindable
+from msgtrace.telemetry.metrics import CollectorMetrics
+
+WIRE = "grpc"
+"""How metrics and log call this wire."""
 
 TRACE_SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 
 STOP_GRACE_S = 10.0
+
+HANDSHAKE_TIMEOUT_MS = 5_000
+"""From connecting to the end of the handshakes of TLS and HTTP/2."""
+
+MIN_PING_INTERVAL_MS = 5_000
+"""Between two keepalive pings of a client without calls."""
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 @asynccontextmanager
 async def serve_grpc(
-    export: TraceExport, host: str, port: int, *, discards_others: bool = False
+    export: TraceExport,
+    host: str,
+    port: int,
+    *,
+    discards_others: bool = False,
+    more_services: Sequence[grpc.GenericRpcHandler] = (),
+    credentials: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[int]:
     """Serve OTLP/gRPC; yields the port. On leaving, calls that were read are answered first.
 
+    credentials: for TLS; a plain port without them.
     Raises PortUnavailable.
     """
     require_bindable(host, port, "MSGTRACE_GRPC_PORT")
     server = grpc.aio.server(options=_options(export.max_request_bytes))
-    others = [_other_service(signal, discards_others) for signal in SIGNALS]
-    server.add_generic_rpc_handlers([_trace_service(export), *others])
+    others = [_other_service(export, signal, discards_others) for signal in SIGNALS]
+    server.add_generic_rpc_handlers([_trace_service(export), *others, *more_services])
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        bound_port = server.add_insecure_port(
-            f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        )
+        if credentials is None:
+            bound_port = server.add_insecure_port(address)
+        else:
+            bound_port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise PortUnavailable(port_in_use(host, port, "MSGTRACE_GRPC_PORT")) from error
     await server.start()
@@ -60,11 +79,11 @@ def _options(max_request_bytes: int) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         # Exporters ping every 10 s; gRPC's defaults would cut them off with GOAWAY too_many_pings.
         ("grpc.http2.max_ping_strikes", 0),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         # A connection that says nothing, a probe's for example, would hold up a stop until its
         # grace is over.
-        ("grpc.server_handshake_timeout_ms", 5_000),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
     ]
 
 
@@ -72,13 +91,15 @@ def _trace_service(export: TraceExport) -> grpc.GenericRpcHandler:
     async def answer(body: bytes) -> bytes:
         with export.budget.lease() as lease:
             lease.hold(len(body))
-            batch = await export.export(body, PROTOBUF)
+            batch = await export.export(body, PROTOBUF, wire=WIRE)
         return PROTOBUF.encode_response(batch)
 
-    return _export_service(TRACE_SERVICE, answer)
+    return _export_service(TRACE_SERVICE, export.metrics, answer)
 
 
-def _other_service(signal: Signal, does_discard: bool) -> grpc.GenericRpcHandler:
+def _other_service(
+    export: TraceExport, signal: Signal, does_discard: bool
+) -> grpc.GenericRpcHandler:
     """The service of a signal that is not stored.
 
     Registered, because gRPC's own answer for an unknown service would not say what to do about it.
@@ -89,17 +110,17 @@ def _other_service(signal: Signal, does_discard: bool) -> grpc.GenericRpcHandler
             return discard(signal, body)
         raise SignalNotStored(signal.message)
 
-    return _export_service(signal.service, answer)
+    return _export_service(signal.service, export.metrics, answer)
 
 
 def _export_service(
-    name: str, answer: Callable[[bytes], Awaitable[bytes]]
+    name: str, metrics: CollectorMetrics, answer: Callable[[bytes], Awaitable[bytes]]
 ) -> grpc.GenericRpcHandler:
     async def export(body: bytes, context: Context) -> bytes:
         try:
             return await answer(body)
         except Exception as error:  # noqa: BLE001 - the table answers for every error
-            refusal = answer_for(error)
+            refusal = refuse(error, WIRE, metrics)
         await _abort(context, refusal)
         raise AssertionError("abort does not return")
 

@@ -25,7 +25,11 @@ from msgtrace.receivers.budget import ByteLease
 from msgtrace.receivers.encoding import JSON, answer_encoding, encoding_of
 from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.other_signals import SIGNALS, Signal, discard, discard_json, log_refusal
-from msgtrace.receivers.status import Answer, answer_for
+from msgtrace.receivers.status import Answer, refuse
+from msgtrace.telemetry.endpoints import OperatorView, operator_routes
+
+WIRE = "http"
+"""How metrics and log call this wire."""
 
 STANDARD_PATH = "/v1/traces"
 SDK_PATH = "/api/v1/traces/export"
@@ -41,9 +45,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def create_receiver(
-    export: TraceExport, *, discards_others: bool = False, cors_origins: Sequence[str] = ()
+    export: TraceExport,
+    operator: OperatorView,
+    *,
+    discards_others: bool = False,
+    cors_origins: Sequence[str] = (),
 ) -> Starlette:
-    """The application behind the OTLP/HTTP port.
+    """The application behind the OTLP/HTTP port, where operators also look.
 
     discards_others: accept other signals and report them rejected, instead of refusing them.
     cors_origins: origins whose pages may export from a browser.
@@ -53,11 +61,14 @@ def create_receiver(
         for signal in SIGNALS
     ]
     app = Starlette(
-        routes=export_routes(export, STANDARD_PATH, SDK_PATH, ROOT_PATH) + others,
+        routes=export_routes(export, STANDARD_PATH, SDK_PATH, ROOT_PATH)
+        + others
+        + operator_routes(),
         middleware=[_cors(cors_origins)] if cors_origins else [],
         exception_handlers={HTTPException: _answer_http_exception},
     )
     app.router.redirect_slashes = False
+    app.state.operator = operator
     return app
 
 
@@ -67,8 +78,9 @@ def export_routes(export: TraceExport, *paths: str) -> list[Route]:
     async def post_traces(request: Request, lease: ByteLease) -> Response:
         encoding = encoding_of(_content_type(request))
         coding = content_coding(request.headers.getlist("content-encoding"))
-        body = await _read_body(request, export.max_request_bytes, lease)
-        batch = await export.export(body, encoding, coding)
+        batch = await export.export(
+            await _read_body(request, export.max_request_bytes, lease), encoding, coding, wire=WIRE
+        )
         return Response(encoding.encode_response(batch), media_type=encoding.media_type)
 
     return [Route(path, _answering(export, post_traces), methods=["POST"]) for path in paths]
@@ -100,7 +112,7 @@ def _answering(
             with export.budget.lease() as lease:
                 return await endpoint(request, lease)
         except Exception as error:  # noqa: BLE001 - the table answers for every error
-            return _error_response(request, answer_for(error))
+            return _error_response(request, refuse(error, WIRE, export.metrics))
 
     return answered
 

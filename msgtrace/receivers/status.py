@@ -21,6 +21,7 @@ from msgtrace.errors import (
     UnsupportedCompression,
     UnsupportedMediaType,
 )
+from msgtrace.telemetry.metrics import CollectorMetrics, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,16 @@ class Answer:
         """The code as google.rpc.Status carries it."""
         number: int = self.grpc_code.value[0]
         return number
+
+
+def refuse(error: Exception, wire: str, metrics: CollectorMetrics) -> Answer:
+    """The answer to an error, which is also counted and logged."""
+    metrics.count_refused(wire, error)
+    # Other signals have a line of their own, and the table logs what was not raised on purpose.
+    if isinstance(error, MsgtraceError) and not isinstance(error, SignalNotStored):
+        what = {"wire": wire, "reason": reason_of(error), "detail": str(error)}
+        logger.warning("export_refused", extra=what)
+    return answer_for(error)
 
 
 def answer_for(error: Exception) -> Answer:

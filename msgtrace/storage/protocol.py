@@ -7,7 +7,7 @@ driver exception leaves a backend.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,8 +90,20 @@ class StorageAdmin(Protocol):
         """
         ...
 
+    @property
+    def backend(self) -> str:
+        """What kind of database it is: sqlite or postgres."""
+        ...
+
     async def check(self) -> None:
-        """Return if the database answers a query."""
+        """Return if the database answers a query; never waits for reads and writes under way."""
+        ...
+
+    def count_connections(self) -> Mapping[str, tuple[int, int]]:
+        """How many connections there are and how many of them have work, by what they are for.
+
+        Empty for a backend without a server.
+        """
         ...
 
     async def get_status(self) -> StorageStatus:

@@ -86,7 +86,7 @@ class DatabaseProbe:
         except MsgtraceError as error:
             return f"the database does not answer: {error}"
         except Exception as error:
-            logger.exception("database_check_failed")
+            logger.error("database_check_failed", exc_info=error)
             return f"the database does not answer: {type(error).__name__}"
         return None
 
@@ -122,7 +122,7 @@ class Readiness:
             yield
         finally:
             self._stopping.set()
-            await watch
+            watch.cancel()
 
     async def stops_within(self, seconds: float) -> bool:
         """Wait for a stop; False if none came in that time."""

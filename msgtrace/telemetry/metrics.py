@@ -195,7 +195,7 @@ class CollectorMetrics(MetricSet):
         )
         self._spans_rejected = self._counter(
             "msgtrace_spans_rejected_total",
-            "Spans left out of a request that was otherwise accepted, by what is wrong with them.",
+            "Spans left out of their request, by what is wrong with them.",
             "reason",
         )
         for rejection in Rejection:
@@ -214,12 +214,14 @@ class CollectorMetrics(MetricSet):
         self._queue_requests = self._gauge(
             "msgtrace_queue_requests", "Requests that wait for the database or are being written."
         )
-        self._queue_bytes = self._gauge("msgtrace_queue_bytes", "Their bytes.")
+        self._queue_bytes = self._gauge(
+            "msgtrace_queue_bytes", "Bytes of the requests in the queue, inflated."
+        )
         self._queue_limit = self._gauge(
-            "msgtrace_queue_limit_bytes", "Bytes beyond which requests are refused."
+            "msgtrace_queue_limit_bytes", "Bytes of the queue beyond which requests are refused."
         )
         self._queue_age = self._gauge(
-            "msgtrace_queue_age_seconds", "How long the oldest of them has waited."
+            "msgtrace_queue_age_seconds", "How long the oldest request in the queue has waited."
         )
 
     def _declare_flushes(self) -> None:
@@ -272,13 +274,16 @@ class DatabaseMetrics(MetricSet):
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         super().__init__(registry)
         self._answers = self._gauge(
-            "msgtrace_database_answers", "1 if the database answered when it was last asked, else 0."
+            "msgtrace_database_answers",
+            "1 if the database answered when it was last asked, else 0.",
         )
         self._connections = self._gauge(
             "msgtrace_database_connections", "Open connections to PostgreSQL.", "pool"
         )
         self._in_use = self._gauge(
-            "msgtrace_database_connections_in_use", "Those with work to do.", "pool"
+            "msgtrace_database_connections_in_use",
+            "Connections to PostgreSQL with work to do.",
+            "pool",
         )
 
     def set_answers(self, answers: bool) -> None:
@@ -297,7 +302,10 @@ class BuildMetrics(MetricSet):
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         super().__init__(registry)
         self._build = self._gauge(
-            "msgtrace_build_info", "Always 1; the labels say what is running.", "version", "database"
+            "msgtrace_build_info",
+            "Always 1; the labels say what is running.",
+            "version",
+            "database",
         )
 
     def set_build(self, database: str) -> None:
@@ -307,7 +315,7 @@ class BuildMetrics(MetricSet):
 
 def create_registry(database: str) -> CollectorRegistry:
     """A registry that knows the process and the build. database: the backend in use."""
-    disable_created_metrics()  # a time of creation beside every series doubles the page
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a time of creation beside every series doubles the page
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     BuildMetrics(registry).set_build(database)

@@ -82,6 +82,20 @@ def test_a_wrong_variable_is_named(
     assert service.settings == []
 
 
+@pytest.mark.parametrize("command", RUNNERS)
+def test_a_misspelt_variable_is_warned_about(
+    service: FakeService, run: Run, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MSGTRACE_GRPC_PROT", "1")
+    monkeypatch.setenv("MSGTRACE_SERVICE_NAME", "of the SDK")
+
+    result = run(command)
+
+    assert result.exit_code == 0
+    [line] = result.stderr.splitlines()
+    assert "unknown_variable variable=MSGTRACE_GRPC_PROT did_you_mean=MSGTRACE_GRPC_PORT" in line
+
+
 def test_reload_without_its_package_names_the_cure(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ async def find(storage: TraceReader, **wanted: Any) -> TracePage:
 
 
 async def found_names(storage: TraceReader, **wanted: Any) -> list[str]:
-    """The root names of the traces that a filter matches, sorted; statistics must agree with them."""
+    """The root names of the traces that a filter matches, sorted; statistics must agree."""
     page = await find(storage, **wanted)
     stats = await storage.get_stats(TENANT, TraceFilter(**wanted))
     assert stats.total_traces == page.total == len(page.traces)

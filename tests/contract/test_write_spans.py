@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import gc
+import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from random import Random
@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
-from msgtrace.errors import MsgtraceError, StorageError, Unavailable
+from msgtrace.errors import StorageError, StorageUnavailable
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.span import SPAN_COLUMNS
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
+from msgtrace.telemetry.logs import ConsoleFormatter, JsonFormatter
 from tests.batches import NOON_NS, TRACE_A, TRACE_B, make_batch, span, trace_id_of
 from tests.contract.reading import TENANT, expected_summaries, find, read_trace
 
@@ -100,7 +101,9 @@ async def test_a_batch_without_spans_is_no_trouble(storage: Storage) -> None:
 
 
 async def test_a_flush_of_many_chunks_is_stored_whole(storage: Storage) -> None:
-    spans = [span(f"{n}", trace_id=trace_id_of(f"{n % 7}"), start_ns=NOON_NS + n) for n in range(3001)]
+    spans = [
+        span(f"{n}", trace_id=trace_id_of(f"{n % 7}"), start_ns=NOON_NS + n) for n in range(3001)
+    ]
 
     assert await storage.write_spans([make_batch(*spans[:2000])]) == 2000
     assert await storage.write_spans([make_batch(*spans[:1500]), make_batch(*spans[1500:])]) == 1001
@@ -187,10 +190,8 @@ async def test_a_span_that_ends_before_it_starts_is_within_its_trace(storage: St
 # Many writers
 
 
-def overlapping_batches(seed: int) -> list[SpanBatch]:
-    """Twenty requests over five traces; each span is in about three of them."""
-    random = Random(seed)
-    spans = [
+def spans_of_five_traces() -> list[OtlpSpan]:
+    return [
         span(
             f"{n}",
             trace_id=trace_id_of(f"{n % 5}"),
@@ -199,6 +200,11 @@ def overlapping_batches(seed: int) -> list[SpanBatch]:
         )
         for n in range(200)
     ]
+
+
+def overlapping_batches(seed: int) -> list[SpanBatch]:
+    """Twenty requests; each span is in about three of them, in any order."""
+    random, spans = Random(seed), spans_of_five_traces()
     chosen: list[list[OtlpSpan]] = [random.sample(spans, 30) for _ in range(19)]
     sent = {each.name for some in chosen for each in some}
     chosen.append([each for each in spans if each.name not in sent])
@@ -214,25 +220,12 @@ async def write_all_at_once(writers: Sequence[Storage], batches: Sequence[SpanBa
 
 
 async def all_are_stored_once(storage: Storage) -> None:
-    expected = [
-        make_batch(
-            *(
-                span(
-                    f"{n}",
-                    trace_id=trace_id_of(f"{n % 5}"),
-                    start_ns=NOON_NS + n,
-                    attributes={"gen_ai.usage.input_tokens": 1},
-                )
-                for n in range(200)
-            )
-        )
-    ]
+    spans = spans_of_five_traces()
     page = await find(storage)
-    assert {s.trace_id: s for s in page.traces} == expected_summaries(expected)
-    stored = [
-        each.name for n in range(5) for each in (await read_trace(storage, trace_id_of(f"{n}"))).spans
-    ]
-    assert sorted(stored) == sorted(f"{n}" for n in range(200))
+    assert {s.trace_id: s for s in page.traces} == expected_summaries([make_batch(*spans)])
+    traces = [await read_trace(storage, summary.trace_id) for summary in page.traces]
+    stored = [each.name for trace in traces for each in trace.spans]
+    assert sorted(stored) == sorted(each.name for each in spans)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -302,10 +295,9 @@ def with_field(batch: SpanBatch, column: str, value: Any) -> SpanBatch:
         ("kind", "server"),
         ("start_time_ns", 2**63),
         ("flags", object()),
-        ("name", 7.5),
         ("name", "\ud800"),
     ],
-    ids=["null", "text for a number", "too large", "no value", "number for a text", "surrogate"],
+    ids=["null", "text for a number", "too large", "no value", "surrogate"],
 )
 async def test_a_refused_flush_leaves_nothing_of_any_batch(
     storage: Storage, column: str, value: Any
@@ -314,16 +306,30 @@ async def test_a_refused_flush_leaves_nothing_of_any_batch(
     good = make_batch(span("good"), span("good too", trace_id=TRACE_B), service="new")
     bad = with_field(make_batch(span("x"), span("y")), column, value)
 
-    with pytest.raises(StorageError) as refusal:
+    with pytest.raises(StorageError):
         await storage.write_spans([good, bad])
 
-    gc.collect()
-    assert "y" not in str(refusal.value).split()
     page = await find(storage)
     assert [(s.trace_id, s.span_count) for s in page.traces] == [(TRACE_A, 1)]
     assert await storage.list_services(TENANT) == ["shop"]
     assert await storage.write_spans([good]) == 2
     assert await storage.write_spans([good]) == 0
+
+
+@pytest.mark.parametrize("formatter", [ConsoleFormatter(), JsonFormatter()])
+async def test_neither_a_refusal_nor_the_log_of_it_quotes_a_span(
+    storage: Storage, formatter: logging.Formatter
+) -> None:
+    # PostgreSQL's own message holds the whole row.
+    private = make_batch(span(attributes={"prompt": "my secret"}, status_message="my secret"))
+
+    for column, value in (("name", None), ("trace_state", "my secret \ud800")):
+        with pytest.raises(StorageError) as refusal:
+            await storage.write_spans([with_field(private, column, value)])
+
+        assert "secret" not in str(refusal.value)
+        record = logging.makeLogRecord({"exc_info": (refusal.type, refusal.value, refusal.tb)})
+        assert "secret" not in formatter.format(record)
 
 
 async def test_a_bad_resource_is_refused_like_a_bad_span(storage: Storage) -> None:
@@ -338,11 +344,9 @@ async def test_a_bad_resource_is_refused_like_a_bad_span(storage: Storage) -> No
     assert len((await read_trace(storage)).spans) == 1
 
 
-async def test_errors_of_a_closed_storage_are_ours(settings: Settings) -> None:
+async def test_a_write_after_the_storage_closed_fails_at_once(settings: Settings) -> None:
     async with open_storage(settings) as storage:
         await storage.write_spans([make_batch(span())])
 
-    with pytest.raises(MsgtraceError) as refusal:
+    with pytest.raises(StorageUnavailable):
         await asyncio.wait_for(storage.write_spans([make_batch(span())]), 5)
-
-    assert isinstance(refusal.value, Unavailable)

@@ -92,12 +92,13 @@ class RunningProcess:
         assert self.is_running, f"{self.command} ended with {self.popen.returncode}\n{self.stderr}"
 
     def send_signal(self, number: signal.Signals) -> None:
+        """Send it to the process."""
         self.popen.send_signal(number)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
         """Ask it to stop, which must succeed without a fault; return the seconds it took."""
-        asked_at = time.monotonic()
         self.send_signal(number)
+        asked_at = time.monotonic()
         return self.wait_for_stop() - asked_at
 
     def wait_for_stop(self) -> float:

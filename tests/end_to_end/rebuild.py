@@ -82,7 +82,7 @@ def _resource_spans(span: dict[str, Any]) -> ResourceSpans:
 
 
 def _span(span: dict[str, Any]) -> Span:
-    kind, status = span["kind"], span["status"]
+    status = span["status"]
     return Span(
         trace_id=bytes.fromhex(span["trace_id"]),
         span_id=bytes.fromhex(span["span_id"]),
@@ -90,7 +90,7 @@ def _span(span: dict[str, Any]) -> Span:
         trace_state=span["trace_state"],
         flags=span["flags"],
         name=span["name"],
-        kind=Span.SpanKind.Value(f"SPAN_KIND_{kind}") if isinstance(kind, str) else kind,
+        kind=_number(Span.SpanKind, "SPAN_KIND", span["kind"]),
         start_time_unix_nano=int(span["start_time_unix_nano"]),
         end_time_unix_nano=int(span["end_time_unix_nano"]),
         attributes=_attributes(span["attributes"]),
@@ -100,7 +100,7 @@ def _span(span: dict[str, Any]) -> Span:
         links=[_link(each) for each in span["links"]],
         dropped_links_count=span["dropped_links_count"],
         status=Status(
-            code=Status.StatusCode.Value(f"STATUS_CODE_{status['status_code']}"),
+            code=_number(Status.StatusCode, "STATUS_CODE", status["status_code"]),
             message=status["description"],
         ),
     )
@@ -128,3 +128,8 @@ def _link(link: dict[str, Any]) -> Span.Link:
 
 def _attributes(plain: dict[str, Any]) -> list[KeyValue]:
     return list(value_from_plain(plain).kvlist_value.values)
+
+
+def _number(names: Any, prefix: str, shown: str | int) -> Any:
+    """The number of an enum value; the API shows one that OTLP has not named as it is."""
+    return names.Value(f"{prefix}_{shown}") if isinstance(shown, str) else shown

@@ -26,7 +26,7 @@ def call_grpc(
     """The bytes of the response. Raises grpc.RpcError."""
     with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
         call: Any = channel.unary_unary(method)
-        reply: bytes = call(body, timeout=TIMEOUT_S, compression=compression, wait_for_ready=True)
+        reply: bytes = call(body, timeout=TIMEOUT_S, compression=compression)
     return reply
 
 

@@ -185,6 +185,8 @@ def _from_json(value: Any) -> Any:
             return {key: _from_json(each) for key, each in value.items()}
         case list():
             return [_from_json(each) for each in value]
+        case int():
+            assert abs(value) < 2**53, "JavaScript would round it"
     return value
 
 

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import zlib
+from collections.abc import Callable
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.end_to_end.captured import CAPTURED, FIXTURES, read, stored_spans
 from tests.end_to_end.processes import RunningProcess
-from tests.end_to_end.rebuild import SpanKey, sent_spans, shown_spans
+from tests.end_to_end.rebuild import sent_spans
 from tests.end_to_end.senders import call_grpc, post
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
-CAPTURED: Mapping[str, Any] = json.loads((FIXTURES / "manifest.json").read_text())["files"]
-
-
-def read(name: str) -> tuple[bytes, ExportTraceServiceRequest]:
-    body = (FIXTURES / name).read_bytes()
-    return body, ExportTraceServiceRequest.FromString(body)
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 
 
 def send(service: RunningProcess, name: str, body: bytes) -> bytes:
@@ -30,19 +22,11 @@ def send(service: RunningProcess, name: str, body: bytes) -> bytes:
     if about["transport"] == "grpc":
         return call_grpc(service.grpc_target, body, method=about["path"])
     headers = {"user-agent": about["headers"]["user-agent"]}
-    if about["headers"].get("content-encoding") == "gzip":
-        body, headers = gzip.compress(body), headers | {"content-encoding": "gzip"}
+    if coding := about["headers"].get("content-encoding"):
+        body, headers = COMPRESS[coding](body), headers | {"content-encoding": coding}
     response = post(f"{service.otlp_url}{about['path']}", body, **headers)
     assert response.status_code == 200, response.content
     return response.content
-
-
-def stored_spans(service: RunningProcess, sent: Mapping[SpanKey, str]) -> dict[SpanKey, str]:
-    """Of the traces of `sent` the spans that it has; requests share traces with each other."""
-    found: dict[SpanKey, str] = {}
-    for trace_id in {trace_id for trace_id, _, _ in sent}:
-        found |= shown_spans(service.get_trace(trace_id))
-    return {key: span for key, span in found.items() if key in sent}
 
 
 def test_every_captured_request_is_in_the_manifest() -> None:

@@ -35,6 +35,7 @@ EXPORTERS: dict[str, MakeExporter] = {
     "grpc+gzip": over_grpc(grpc.Compression.Gzip),
     "http": over_http(Compression.NoCompression),
     "http+gzip": over_http(Compression.Gzip),
+    "http+deflate": over_http(Compression.Deflate),
 }
 
 

@@ -77,7 +77,7 @@ def test_a_flag_of_the_wrong_kind_is_wrong_usage() -> None:
 def test_a_flag_that_settings_refuse_is_named() -> None:
     (source,) = read("--port", "99999")
 
-    with pytest.raises(click.BadParameter, match="must be a port") as refused:
+    with pytest.raises(click.BadParameter, match="must be 0 to 65535") as refused:
         source.read()
     assert refused.value.param_hint == "'--port'"
 

@@ -16,7 +16,8 @@ from msgtrace.errors import MalformedRequest
 from msgtrace.model.batch import SpanBatch, summarize
 from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS
 from msgtrace.model.text import MAX_LABEL_CHARS, unescape_json, unescape_text
-from msgtrace.otlp.decode import UNKNOWN_SERVICE, decode_export_request
+from msgtrace.otlp.decode import decode_export_request
+from msgtrace.otlp.rows import UNKNOWN_SERVICE
 from tests.batches import (
     NOON_NS,
     TRACE_A,
@@ -75,7 +76,7 @@ def test_an_invalid_id_rejects_its_span_and_no_other(ids: dict[str, bytes], reas
     batch = make_batch(span("one"), span("bad", **ids), span("two"))  # type: ignore[arg-type]  # only ids
 
     assert names(batch) == ["one", "two"]
-    assert (batch.rejected_spans, batch.rejection_message) == (1, f"1 spans: {reason}")
+    assert (batch.rejected_spans, batch.rejection_message) == (1, f"1 span: {reason}")
 
 
 def test_every_reason_is_counted() -> None:
@@ -85,7 +86,10 @@ def test_every_reason_is_counted() -> None:
     batch = make_batch(*bad_traces, span("good"), *bad_spans, span("p", parent=b"1"))
 
     assert batch.rejected_spans == 6
-    assert batch.rejection_message == f"3 spans: {BAD_TRACE}; 2 spans: {BAD_SPAN}; 1 spans: {BAD_PARENT}"
+    assert (
+        batch.rejection_message
+        == f"3 spans: {BAD_TRACE}; 2 spans: {BAD_SPAN}; 1 span: {BAD_PARENT}"
+    )
     assert sum(delta.span_count for delta in batch.traces.values()) == len(batch.spans) == 1
 
 
@@ -98,7 +102,9 @@ def test_the_rejection_message_holds_nothing_of_the_span() -> None:
 def test_facts_of_a_span_stay_with_it_when_others_are_rejected() -> None:
     tokens = {"gen_ai.usage.input_tokens": 5}
 
-    batch = make_batch(span("bad", span_id=b"", attributes=tokens), span(), span("b", attributes=tokens))
+    batch = make_batch(
+        span("bad", span_id=b"", attributes=tokens), span(), span("b", attributes=tokens)
+    )
 
     assert {index: facts.input_tokens for index, facts in batch.genai.items()} == {1: 5}
     assert [delta.input_tokens for delta in batch.traces.values()] == [5]
@@ -161,9 +167,8 @@ def test_envelopes_without_spans_leave_nothing_behind() -> None:
         b"not protobuf at all",
         b'{"resourceSpans": []}',
         request(span()).SerializeToString()[:-1],
-        request(span("a" * 100)).SerializeToString().replace(b"a" * 100, b"\xff" * 100),
     ],
-    ids=["varint", "length", "text", "json", "truncated", "utf-8"],
+    ids=["varint", "length", "text", "json", "truncated"],
 )
 def test_bytes_that_do_not_parse_are_malformed(body: bytes) -> None:
     with pytest.raises(MalformedRequest):
@@ -433,7 +438,11 @@ def test_nul_is_kept_in_every_text() -> None:
     row = only(batch)
     for name in ("name", "status_message", "trace_state", "service_name"):
         assert unescape_text(row[name]) == nul
-    assert json.loads(unescape_json(row["attributes"])) == {nul: nul, "list": [nul], "map": {nul: nul}}
+    assert json.loads(unescape_json(row["attributes"])) == {
+        nul: nul,
+        "list": [nul],
+        "map": {nul: nul},
+    }
     [event] = json.loads(unescape_json(row["events"]))
     assert (event["name"], event["attributes"]) == (nul, {nul: nul})
     [link] = json.loads(unescape_json(row["links"]))
@@ -445,7 +454,9 @@ def test_nul_is_kept_in_every_text() -> None:
         {"schema_url": nul, "type": nul, "id_keys": [nul], "description_keys": [nul]}
     ]
     [stored_scope] = (dict(zip(SCOPE_COLUMNS, r, strict=True)) for r in batch.scopes.values())
-    assert {unescape_text(stored_scope[name]) for name in ("name", "version", "schema_url")} == {nul}
+    assert {unescape_text(stored_scope[name]) for name in ("name", "version", "schema_url")} == {
+        nul
+    }
     assert json.loads(unescape_json(stored_scope["attributes"])) == {nul: nul}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Self
 
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.search import TraceFilter
 from msgtrace.model.span import TenantId, TraceId
 from msgtrace.settings import Settings, mask_password
+from msgtrace.storage.postgres.check import ConnectionCheck
 from msgtrace.storage.postgres.connection import WRITERS, Pool, open_pools
 from msgtrace.storage.postgres.errors import translated_errors
 from msgtrace.storage.postgres.partitions import DayPartitions
@@ -43,16 +44,19 @@ SELECT current_setting('server_version'), pg_database_size(current_database()),
 class PostgresStorage(SqlReader):
     """See `storage.protocol.Storage`."""
 
+    backend = "postgres"
     writer_count = WRITERS
 
     def __init__(
-        self, url: str, writers: Pool, reader: SnapshotReader, batch_writer: BatchWriter
+        self, url: str, writers: Pool, readers: Pool, connection_check: ConnectionCheck
     ) -> None:
-        super().__init__(reader.read, DIALECT, list)
+        self._reader = SnapshotReader(readers)
+        super().__init__(self._reader.read, DIALECT, list)
         self._url = url
+        self._pools = {"write": writers, "read": readers}
         self._writers = writers
-        self._reader = reader
-        self._batch_writer = batch_writer
+        self._batch_writer = BatchWriter(writers, DayPartitions(writers))
+        self._check = connection_check
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -63,13 +67,11 @@ class PostgresStorage(SqlReader):
         else:
             await require_current(settings)
         async with open_pools(settings) as (writers, readers):
-            partitions = DayPartitions(writers)
-            yield cls(
-                settings.database_url,
-                writers,
-                SnapshotReader(readers),
-                BatchWriter(writers, partitions),
-            )
+            connection_check = ConnectionCheck(settings)
+            try:
+                yield cls(settings.database_url, writers, readers, connection_check)
+            finally:
+                connection_check.close()
 
     async def write_spans(self, batches: Sequence[SpanBatch]) -> int:
         """See SpanWriter."""
@@ -85,14 +87,21 @@ class PostgresStorage(SqlReader):
 
     async def check(self) -> None:
         """See StorageAdmin."""
-        await self._reader.read([("SELECT 1", ())])
+        await self._check.run()
+
+    def count_connections(self) -> Mapping[str, tuple[int, int]]:
+        """See StorageAdmin."""
+        return {
+            name: (pool.get_size(), pool.get_size() - pool.get_idle_size())
+            for name, pool in self._pools.items()
+        }
 
     async def get_status(self) -> StorageStatus:
         """See StorageAdmin."""
         [[row]] = await self._reader.read([(_STATUS, ())])
         version, database_bytes, schema_version, trace_count, span_count = row
         return StorageStatus(
-            backend="postgres",
+            backend=self.backend,
             url=mask_password(self._url),
             server_version=f"PostgreSQL {version}",
             schema_version=schema_version,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Self
 
 import msgspec
@@ -16,10 +16,17 @@ from msgtrace.model.span import TenantId, TraceId
 from msgtrace.settings import Settings
 from msgtrace.storage.protocol import StorageStatus
 from msgtrace.storage.reader import SqlReader, delete_matching
-from msgtrace.storage.sqlite.connection import ConnectionThread, database_path, open_connection
+from msgtrace.storage.sqlite.connection import (
+    ConnectionThread,
+    database_path,
+    open_connection,
+    open_reader,
+)
 from msgtrace.storage.sqlite.reader import DIALECT, ReaderThreads
 from msgtrace.storage.sqlite.schema import apply_pending, require_current
 from msgtrace.storage.sqlite.writer import write_batches
+
+_CHECK = "SELECT number FROM schema_migrations LIMIT 1"
 
 _STATUS = """
 SELECT
@@ -35,13 +42,17 @@ class SqliteStorage(SqlReader):
     Several processes may share the file; their writes take turns.
     """
 
+    backend = "sqlite"
     writer_count = 1
 
-    def __init__(self, url: str, writer: ConnectionThread, readers: ReaderThreads) -> None:
+    def __init__(
+        self, url: str, writer: ConnectionThread, readers: ReaderThreads, checker: ConnectionThread
+    ) -> None:
         super().__init__(readers.read, DIALECT, msgspec.json.decode)
         self._url = url
         self._writer = writer
         self._readers = readers
+        self._checker = checker
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -52,10 +63,13 @@ class SqliteStorage(SqlReader):
             raise SchemaMismatch(f"{path} does not exist; run `msgtrace-admin migrate`")
         writer = ConnectionThread(lambda: open_connection(path), "msgtrace-sqlite-write")
         readers = ReaderThreads(path, settings.query_timeout_s)
+        # All readers may be busy, which is no reason to call the database absent.
+        checker = ConnectionThread(lambda: open_reader(path), "msgtrace-sqlite-check")
         try:
             await writer.run(apply_pending if settings.auto_migrate else require_current)
-            yield cls(settings.database_url, writer, readers)
+            yield cls(settings.database_url, writer, readers, checker)
         finally:
+            await checker.aclose()
             await readers.aclose()
             await writer.aclose()
 
@@ -73,7 +87,11 @@ class SqliteStorage(SqlReader):
 
     async def check(self) -> None:
         """See StorageAdmin."""
-        await self._readers.read([("SELECT number FROM schema_migrations LIMIT 1", ())])
+        await self._checker.run(lambda connection: connection.execute(_CHECK).fetchall())
+
+    def count_connections(self) -> Mapping[str, tuple[int, int]]:
+        """See StorageAdmin."""
+        return {}
 
     async def get_status(self) -> StorageStatus:
         """See StorageAdmin."""
@@ -81,7 +99,7 @@ class SqliteStorage(SqlReader):
             [(_STATUS, ()), ("SELECT max(number) FROM schema_migrations", ())]
         )
         return StorageStatus(
-            backend="sqlite",
+            backend=self.backend,
             url=self._url,
             server_version=f"SQLite {sqlite3.sqlite_version}",
             schema_version=migrations[0][0],

@@ -156,6 +156,10 @@ class ConnectionThread:
         self._work.put(job)
         try:
             return await done
+        except asyncio.CancelledError:
+            if deadline is not None:  # a read that nobody waits for must not hold up the next one
+                self._interrupt()
+            raise
         finally:
             if deadline is not None:
                 deadline.cancel()

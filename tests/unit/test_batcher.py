@@ -1,0 +1,320 @@
+"""Group commit: what waits is written together, and everyone hears what became of theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from msgtrace.errors import Overloaded, StorageError, StorageUnavailable
+from msgtrace.model.batch import Rejection, SpanBatch
+from msgtrace.pipeline.batcher import Batcher
+
+_numbers = itertools.count()
+
+
+def request(body_bytes: int = 10) -> SpanBatch:
+    """A batch of one span; the writer here never looks into it."""
+    return SpanBatch(spans=[(next(_numbers),)], body_bytes=body_bytes)
+
+
+class RecordingWriter:
+    """Writes when it is let, and remembers what it was given."""
+
+    def __init__(self, writer_count: int = 1) -> None:
+        self.writer_count = writer_count
+        self.flushes: list[list[SpanBatch]] = []
+        self.written: list[SpanBatch] = []
+        self.poison: list[SpanBatch] = []
+        self.error: Exception | None = None
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+        self.running = self.most_running = 0
+
+    async def write_spans(self, batches: Sequence[SpanBatch]) -> int:
+        self.flushes.append(list(batches))
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await self.is_open.wait()
+            await asyncio.sleep(0)
+        finally:
+            self.running -= 1
+        if self.error is not None:
+            raise self.error
+        if any(batch in self.poison for batch in batches):
+            raise StorageError("refused for its data")
+        self.written += batches
+        return len(batches)
+
+    @property
+    def flush_sizes(self) -> list[int]:
+        return [len(flush) for flush in self.flushes]
+
+
+@pytest.fixture
+def writer() -> RecordingWriter:
+    return RecordingWriter()
+
+
+@pytest.fixture
+async def batcher(writer: RecordingWriter) -> AsyncIterator[Batcher]:
+    """At most 100 bytes a flush and 300 in all."""
+    async with Batcher(writer, max_batch_bytes=100, max_queued_bytes=300) as entered:
+        yield entered
+        writer.is_open.set()
+
+
+async def settle() -> None:
+    """Let every task run until it waits for something outside."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def send(batcher: Batcher, *batches: SpanBatch) -> list[asyncio.Task[None]]:
+    """Submit one after the other; a free writer takes each at once."""
+    tasks = []
+    for batch in batches:
+        tasks.append(asyncio.create_task(batcher.submit(batch)))
+        await settle()
+    return tasks
+
+
+async def test_submit_returns_after_the_write_and_not_before(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    writer.is_open.clear()
+    batch = request()
+    [sender] = await send(batcher, batch)
+    assert writer.flushes == [[batch]]
+    assert not sender.done()
+
+    writer.is_open.set()
+    await sender
+
+    assert writer.written == [batch]
+    assert batcher.queued_bytes == 0
+
+
+async def test_an_idle_batcher_writes_each_request_at_once(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    for _ in range(3):
+        await batcher.submit(request())
+
+    assert writer.flush_sizes == [1, 1, 1]
+
+
+async def test_requests_that_arrive_during_a_write_are_written_together_in_order(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    writer.is_open.clear()
+    batches = [request() for _ in range(6)]
+    senders = await send(batcher, *batches)
+
+    writer.is_open.set()
+    await asyncio.gather(*senders)
+
+    assert writer.flush_sizes == [1, 5]
+    assert writer.written == batches
+
+
+async def test_a_flush_takes_no_more_once_it_is_full(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    writer.is_open.clear()
+    senders = await send(batcher, *(request(40) for _ in range(7)))
+
+    writer.is_open.set()
+    await asyncio.gather(*senders)
+
+    assert writer.flush_sizes == [1, 3, 3]
+
+
+async def test_as_many_writes_run_at_once_as_the_writer_wants() -> None:
+    writer = RecordingWriter(writer_count=3)
+    writer.is_open.clear()
+    async with Batcher(writer, max_batch_bytes=10, max_queued_bytes=1_000) as batcher:
+        senders = await send(batcher, *(request() for _ in range(8)))
+        assert writer.flush_sizes == [1, 1, 1]
+        writer.is_open.set()
+        await asyncio.gather(*senders)
+
+    assert writer.most_running == 3
+    assert len(writer.written) == 8
+
+
+async def test_beyond_the_limit_a_sender_is_refused_at_once(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    writer.is_open.clear()
+    senders = await send(batcher, request(100), request(150), request(50))
+    assert batcher.queued_bytes == 300
+
+    with pytest.raises(Overloaded, match="300 bytes"):
+        await asyncio.wait_for(batcher.submit(request(1)), 1)
+
+    writer.is_open.set()
+    await asyncio.gather(*senders)
+    assert batcher.queued_bytes == 0
+    await batcher.submit(request(1))
+    assert len(writer.written) == 4
+
+
+async def test_what_is_being_written_counts_as_waiting(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    writer.is_open.clear()
+    await send(batcher, request(290))
+
+    with pytest.raises(Overloaded):
+        await batcher.submit(request(11))
+
+
+async def test_a_request_larger_than_the_limit_is_taken_when_nothing_waits(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    await batcher.submit(request(5_000))
+    writer.is_open.clear()
+    await send(batcher, request(1))
+
+    with pytest.raises(Overloaded):
+        await batcher.submit(request(5_000))
+
+    assert writer.flush_sizes == [1, 1]
+
+
+async def test_a_request_that_is_refused_costs_no_other(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    writer.is_open.clear()
+    batches = [request() for _ in range(5)]
+    writer.poison = [batches[2]]
+    senders = await send(batcher, *batches)
+
+    writer.is_open.set()
+    outcomes = await asyncio.gather(*senders, return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [type(None)] * 2 + [StorageError] + [
+        type(None)
+    ] * 2
+    assert str(outcomes[2]) == "refused for its data"
+    assert writer.written == [batch for batch in batches if batch is not batches[2]]
+    assert batcher.queued_bytes == 0
+
+
+async def test_an_unexpected_error_is_answered_without_its_text(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    writer.error = ValueError("quotes a prompt")
+    with pytest.raises(StorageError) as refusal:
+        await batcher.submit(request())
+    assert "prompt" not in str(refusal.value)
+
+    writer.error = None
+    await batcher.submit(request())
+
+    assert len(writer.written) == 1
+
+
+async def test_an_unavailable_database_is_told_to_every_sender_without_another_try(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    writer.is_open.clear()
+    writer.error = StorageUnavailable("restarting")
+    senders = await send(batcher, *(request() for _ in range(5)))
+
+    writer.is_open.set()
+    outcomes = await asyncio.gather(*senders, return_exceptions=True)
+
+    assert {type(outcome) for outcome in outcomes} == {StorageUnavailable}
+    assert writer.flush_sizes == [1, 4]
+    assert batcher.queued_bytes == 0
+    writer.error = None
+    await batcher.submit(request())
+
+
+@pytest.mark.parametrize("is_being_written", [True, False])
+async def test_a_sender_that_goes_away_leaves_its_batch_to_be_written(
+    batcher: Batcher, writer: RecordingWriter, is_being_written: bool
+) -> None:
+    writer.is_open.clear()
+    first, second = request(), request()
+    senders = await send(batcher, first, second)
+    senders[0 if is_being_written else 1].cancel()
+    await settle()
+
+    writer.is_open.set()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*senders)
+    await batcher.submit(request())
+
+    assert writer.written[:2] == [first, second]
+    assert batcher.queued_bytes == 0
+
+
+@pytest.mark.parametrize("error", [StorageError("no"), StorageUnavailable("later")])
+async def test_a_sender_that_went_away_is_not_missed_when_its_write_fails(
+    batcher: Batcher, writer: RecordingWriter, error: Exception
+) -> None:
+    writer.is_open.clear()
+    writer.error = error
+    senders = await send(batcher, request(), request())
+    senders[0].cancel()
+    await settle()
+
+    writer.is_open.set()
+    with pytest.raises(type(error)):
+        await senders[1]
+
+    assert batcher.queued_bytes == 0
+
+
+@pytest.mark.parametrize("writer_count", [1, 3])
+async def test_leaving_writes_all_that_waits(writer_count: int) -> None:
+    writer = RecordingWriter(writer_count)
+    writer.is_open.clear()
+    async with Batcher(writer, max_batch_bytes=20, max_queued_bytes=1_000) as batcher:
+        senders = await send(batcher, *(request() for _ in range(20)))
+        asyncio.get_running_loop().call_later(0.01, writer.is_open.set)
+
+    assert all(sender.done() for sender in senders)
+    await asyncio.gather(*senders)
+    assert len(writer.written) == 20
+    assert batcher.queued_bytes == 0
+
+
+async def test_nothing_is_accepted_once_it_is_closing(writer: RecordingWriter) -> None:
+    writer.is_open.clear()
+    batcher = Batcher(writer, max_batch_bytes=100, max_queued_bytes=300)
+    await batcher.__aenter__()
+    [accepted] = await send(batcher, request())
+    leaving = asyncio.create_task(batcher.__aexit__(None, None, None))
+    await settle()
+
+    with pytest.raises(Overloaded, match="stopping"):
+        await batcher.submit(request())
+
+    assert not leaving.done()
+    writer.is_open.set()
+    await leaving
+    await accepted
+    with pytest.raises(Overloaded, match="stopping"):
+        await batcher.submit(request())
+
+
+async def test_a_batch_without_spans_is_answered_without_a_write(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    writer.is_open.clear()
+    await send(batcher, request(300))
+
+    await asyncio.wait_for(
+        batcher.submit(SpanBatch(rejections={Rejection.INVALID_TRACE_ID: 1}, body_bytes=500)), 1
+    )
+
+    assert writer.flush_sizes == [1]
+    assert batcher.queued_bytes == 300

@@ -16,7 +16,7 @@ from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.grpc import serve_grpc
 from msgtrace.receivers.health import health_service
 from msgtrace.receivers.http import create_receiver
-from msgtrace.serving import serve_asgi, stop_request
+from msgtrace.serving import StopRequest, serve_asgi, stop_request
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import SpanWriter
@@ -45,7 +45,11 @@ class Collector:
 
 @asynccontextmanager
 async def serve_collector(
-    settings: Settings, writer: SpanWriter, telemetry: ProcessTelemetry, tls: ServerTls | None
+    settings: Settings,
+    writer: SpanWriter,
+    telemetry: ProcessTelemetry,
+    tls: ServerTls | None,
+    stop: StopRequest,
 ) -> AsyncIterator[Collector]:
     """Serve OTLP into `writer`, on plain ports without `tls`.
 
@@ -81,6 +85,7 @@ async def serve_collector(
                 export,
                 settings.host,
                 settings.grpc_port,
+                stop=stop,
                 discards_others=discards_others,
                 more_services=[health_service(readiness)],
                 credentials=tls.grpc_credentials() if tls else None,
@@ -90,6 +95,7 @@ async def serve_collector(
                 settings.host,
                 settings.http_port,
                 "MSGTRACE_HTTP_PORT",
+                stop=stop,
                 tls=tls.http_context if tls else None,
             ) as http_port,
             readiness.watched(),
@@ -103,7 +109,7 @@ async def run_collector(settings: Settings) -> None:
         async with (
             open_tls(settings) as tls,
             open_storage(settings) as storage,
-            serve_collector(settings, storage, ProcessTelemetry(storage), tls) as collector,
+            serve_collector(settings, storage, ProcessTelemetry(storage), tls, stop) as collector,
         ):
             log_started(
                 settings,

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from starlette.routing import BaseRoute
 
 from msgtrace.api.app import create_app
-from msgtrace.serving import serve_asgi, stop_request
+from msgtrace.serving import StopRequest, serve_asgi, stop_request
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
@@ -29,6 +29,7 @@ async def serve_query(
     storage: Storage,
     telemetry: ProcessTelemetry,
     tls: ServerTls | None,
+    stop: StopRequest,
     extra_routes: Sequence[BaseRoute] = (),
 ) -> AsyncIterator[int]:
     """Serve the query API, and `extra_routes` beside it; yields the port, plain without `tls`."""
@@ -46,6 +47,7 @@ async def serve_query(
             settings.host,
             settings.port,
             "MSGTRACE_PORT",
+            stop=stop,
             tls=tls.http_context if tls else None,
         ) as port,
         readiness.watched(),
@@ -59,7 +61,7 @@ async def run_query_service(settings: Settings) -> None:
         async with (
             open_tls(settings) as tls,
             open_storage(settings) as storage,
-            serve_query(settings, storage, ProcessTelemetry(storage), tls) as port,
+            serve_query(settings, storage, ProcessTelemetry(storage), tls, stop) as port,
         ):
             log_started(settings, "query", storage.backend, port=port)
             await stop.wait()

@@ -12,7 +12,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -25,8 +25,12 @@ if sys.platform != "win32":
 
 logger = logging.getLogger(__name__)
 
-STOP_GRACE_S = 10
-"""How long requests under way may take to finish once a stop was asked for."""
+STOP_GRACE_S = 7
+"""How long requests under way may take to finish once a stop was asked for.
+
+All ports stop at the same time, and what was read is then written: within the ten seconds that
+Docker and most exporters wait.
+"""
 
 TLS_HANDSHAKE_TIMEOUT_S = 10.0
 """From connecting to the end of the TLS handshake."""
@@ -49,12 +53,13 @@ async def serve_asgi(
     port: int,
     variable: str,
     *,
+    stop: StopRequest,
     tls: ssl.SSLContext | None = None,
     limits: HttpLimits = HttpLimits(),  # noqa: B008 - immutable
 ) -> AsyncIterator[int]:
     """Serve an application over HTTP/1.1, within TLS if there is a context; yields the port.
 
-    On leaving, requests under way are answered first.
+    It stops when `stop` is made, or on leaving: requests under way are answered first.
     variable: the setting that names the port, for the error. Raises PortUnavailable.
     """
     listener = _bind(host, port, variable)
@@ -72,13 +77,14 @@ async def serve_asgi(
             timeout_graceful_shutdown=STOP_GRACE_S,
         ),
     )
+    stop.call_when_made(server.begin_exit)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name=f"serve-{variable}")
     try:
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
         yield listener.getsockname()[1]
     finally:
-        server.should_exit = True
+        server.begin_exit()
         await serving
         listener.close()
 
@@ -101,6 +107,9 @@ async def stop_request() -> AsyncIterator[StopRequest]:
     A request that comes before the block waits for one ends the block where it is, in order.
     """
     stop = StopRequest()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signal_number, stop.make)
     try:
         yield stop
     except asyncio.CancelledError:
@@ -115,25 +124,30 @@ class StopRequest:
         self._made = asyncio.Event()
         self._is_awaited = False
         self._task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signal_number, self._make)
+        self._callbacks: list[Callable[[], None]] = []
 
     @property
     def was_made(self) -> bool:
-        """Whether a signal has arrived."""
+        """Whether the process was asked."""
         return self._made.is_set()
 
+    def call_when_made(self, callback: Callable[[], None]) -> None:
+        """Call it at the moment of the request: what is to stop stops at the same time."""
+        self._callbacks.append(callback)
+
     async def wait(self) -> None:
-        """Return when a signal arrives."""
+        """Return when the process is asked."""
         self._is_awaited = True
         await self._made.wait()
 
-    def _make(self) -> None:
+    def make(self) -> None:
+        """Ask this process to stop."""
         if self.was_made:
             logger.error("stopped_at_once")
             os._exit(1)
         self._made.set()
+        for callback in self._callbacks:
+            callback()
         if not self._is_awaited and self._task is not None:
             self._task.cancel()
 
@@ -189,6 +203,10 @@ class _Server(uvicorn.Server):
             for each in sockets or []
         ]
         self.started = True
+
+    def begin_exit(self) -> None:
+        """Stop accepting, and end once requests under way are answered."""
+        self.should_exit = True
 
     def _connect(self) -> BoundedConnection:
         return BoundedConnection(

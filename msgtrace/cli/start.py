@@ -43,9 +43,9 @@ async def run_all(settings: Settings) -> None:
     async with stop_request() as stop:
         async with open_tls(settings) as tls, open_storage(settings) as storage:
             telemetry = ProcessTelemetry(storage)
-            async with serve_collector(settings, storage, telemetry, tls) as collector:
+            async with serve_collector(settings, storage, telemetry, tls, stop) as collector:
                 routes = export_routes(collector.export, STANDARD_PATH, SDK_PATH)
-                async with serve_query(settings, storage, telemetry, tls, routes) as port:
+                async with serve_query(settings, storage, telemetry, tls, stop, routes) as port:
                     _announce(settings, storage.backend, collector, port)
                     await stop.wait()
                     logger.info("stopping")

@@ -29,6 +29,8 @@ from msgtrace.otlp.values import as_map, plain_bytes, plain_double, plain_int
 MAX_DEPTH = 100
 """Arrays and maps nested deeper are refused, as protobuf refuses them."""
 
+_MAX_PROBLEM_CHARS = 300
+
 _decode = msgspec.json.Decoder(ExportTraceServiceRequest).decode
 
 _UNSET = AnyValue()
@@ -52,8 +54,9 @@ def decode_export_json(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -> 
         request = _parse(body)
         return make_batch(request, plain_map, tenant_id=tenant_id, body_bytes=len(body))
     except msgspec.ValidationError as error:
-        # Its text names the place and the expected type, never the value.
-        raise MalformedRequest(f"the body is not OTLP/JSON: {error}") from error
+        # Its text names the expected type and the place, which may be deep, never the value.
+        problem = str(error)[:_MAX_PROBLEM_CHARS]
+        raise MalformedRequest(f"the body is not OTLP/JSON: {problem}") from error
     except RecursionError as error:
         raise MalformedRequest("the body is nested too deep") from error
     except (ValueError, OverflowError) as error:  # the latter from a double of 400 digits

@@ -98,7 +98,8 @@ def as_map(items: list[tuple[str, Any]], pairs: Sequence[Any]) -> dict[str, Any]
     plain = dict(items)
     if len(plain) == len(items) and "" not in plain and (len(items) != 1 or items[0][0][0] != "$"):
         return plain
-    indexes = [int(pair.key_strindex or 0) for pair in pairs]
+    # A text wins over an index beside it, which OTLP does not allow.
+    indexes = [0 if pair.key else int(pair.key_strindex or 0) for pair in pairs]
     looks_tagged = len(items) == 1 and items[0][0].startswith("$")
     if len(plain) == len(items) and not any(indexes) and not looks_tagged:
         return plain

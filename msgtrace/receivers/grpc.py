@@ -6,18 +6,19 @@ retries.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import grpc
 
-from msgtrace.errors import PortUnavailable, SignalNotStored
+from msgtrace.errors import InvalidSetting, PortUnavailable, SignalNotStored
 from msgtrace.otlp.encode import encode_retry_info, encode_status
 from msgtrace.receivers.encoding import PROTOBUF
 from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.other_signals import SIGNALS, Signal, discard
 from msgtrace.receivers.status import Answer, refuse
-from msgtrace.serving import port_in_use, require_bindable
+from msgtrace.serving import STOP_GRACE_S, StopRequest, port_in_use, require_bindable
 from msgtrace.telemetry.metrics import CollectorMetrics
 
 WIRE = "grpc"
@@ -25,13 +26,13 @@ WIRE = "grpc"
 
 TRACE_SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 
-STOP_GRACE_S = 10.0
-
 HANDSHAKE_TIMEOUT_MS = 5_000
 """From connecting to the end of the handshakes of TLS and HTTP/2."""
 
 MIN_PING_INTERVAL_MS = 5_000
 """Between two keepalive pings of a client without calls."""
+
+_REFUSED_CERTIFICATE = "gRPC cannot use this certificate; RSA and ECDSA on P-256 or P-384 will do"
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -42,6 +43,7 @@ async def serve_grpc(
     host: str,
     port: int,
     *,
+    stop: StopRequest,
     discards_others: bool = False,
     more_services: Sequence[grpc.GenericRpcHandler] = (),
     credentials: grpc.ServerCredentials | None = None,
@@ -62,12 +64,18 @@ async def serve_grpc(
         else:
             bound_port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
+        if credentials is not None:
+            raise InvalidSetting("MSGTRACE_TLS_CERT_FILE", _REFUSED_CERTIFICATE) from error
         raise PortUnavailable(port_in_use(host, port, "MSGTRACE_GRPC_PORT")) from error
     await server.start()
+    stopping: list[asyncio.Task[None]] = []
+    stop.call_when_made(
+        lambda: stopping.append(asyncio.create_task(server.stop(STOP_GRACE_S), name="stop-grpc"))
+    )
     try:
         yield bound_port
     finally:
-        await server.stop(STOP_GRACE_S)
+        await asyncio.gather(server.stop(STOP_GRACE_S), *stopping)
 
 
 def _options(max_request_bytes: int) -> list[tuple[str, int]]:

@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from msgtrace.connections import MAX_HEAD_BYTES, HttpLimits
 from msgtrace.receivers.grpc import HANDSHAKE_TIMEOUT_MS
-from msgtrace.serving import raise_open_file_limit, serve_asgi
+from msgtrace.serving import StopRequest, raise_open_file_limit, serve_asgi
 from tests.batches import request, span
 from tests.end_to_end.processes import RunningProcess, running, wait_until
 from tests.end_to_end.senders import export
@@ -65,7 +65,9 @@ class Server:
         ]
         self.loop, self.stopped = asyncio.get_running_loop(), asyncio.Event()
         app = Starlette(routes=routes)
-        async with serve_asgi(app, "127.0.0.1", 0, "PORT", limits=LIMITS) as self.port:
+        async with serve_asgi(
+            app, "127.0.0.1", 0, "PORT", stop=StopRequest(), limits=LIMITS
+        ) as self.port:
             self.is_ready.set()
             await self.stopped.wait()
 

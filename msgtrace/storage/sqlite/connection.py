@@ -137,23 +137,7 @@ class ConnectionThread:
         done: asyncio.Future[T] = loop.create_future()
         deadline = None if timeout_s is None else loop.call_later(timeout_s, self._interrupt)
 
-        def tell(set_outcome: Callable[[Any], None], outcome: Any) -> None:
-            if not done.done():
-                set_outcome(outcome)
-
-        def job() -> None:
-            try:
-                with translated_errors():
-                    outcome: tuple[Callable[[Any], None], Any] = (
-                        done.set_result,
-                        work(self._connected()),
-                    )
-            except BaseException as error:  # noqa: BLE001 - raised again where `run` is awaited
-                outcome = (done.set_exception, error)
-            with contextlib.suppress(RuntimeError):  # the loop has closed; nobody waits
-                loop.call_soon_threadsafe(tell, *outcome)
-
-        self._work.put(job)
+        self._work.put(self._job(work, done))
         try:
             return await done
         except asyncio.CancelledError:
@@ -170,6 +154,28 @@ class ConnectionThread:
         self._work.put(None)
         while self._thread.is_alive():  # noqa: ASYNC110 - no event comes after a thread's end
             await asyncio.sleep(0.005)
+
+    def _job(
+        self, work: Callable[[sqlite3.Connection], T], done: asyncio.Future[T]
+    ) -> Callable[[], None]:
+        """What the thread does: the work, and the news of it to the loop of `done`."""
+
+        def tell(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+            if not done.done():
+                set_outcome(outcome)
+
+        def job() -> None:
+            try:
+                with translated_errors():
+                    result = work(self._connected())
+            except BaseException as error:  # noqa: BLE001 - raised again where `run` is awaited
+                outcome: tuple[Callable[[Any], None], Any] = (done.set_exception, error)
+            else:
+                outcome = (done.set_result, result)
+            with contextlib.suppress(RuntimeError):  # the loop has closed; nobody waits
+                done.get_loop().call_soon_threadsafe(tell, *outcome)
+
+        return job
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -19,6 +19,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from msgtrace.serving import STOP_GRACE_S
 from tests.batches import request, span
 from tests.end_to_end.processes import RunningProcess, can_connect, running, wait_until
 from tests.end_to_end.senders import EXPORT_METHOD, PROTOBUF, TIMEOUT_S, export
@@ -156,3 +157,29 @@ def test_a_restart_on_the_same_ports_succeeds_at_once(storage_url: str) -> None:
             export(second, one_span("second", secrets.token_bytes(16)), "grpc")
 
             assert second.get("/api/v1/stats")["total_spans"] == 2
+
+
+def test_all_ports_stop_at_the_same_time_whatever_their_clients_do(sqlite_url: str) -> None:
+    unfinished = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n0123"
+    with running("start", sqlite_url) as service, contextlib.ExitStack() as stalled:
+        for port in (service.ports.http, service.ports.query):
+            client = stalled.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client.sendall(unfinished)
+        let_exports_arrive(service)
+
+        assert service.stop() < STOP_GRACE_S + PROMPT_S
+
+
+def test_a_second_signal_ends_the_program_at_once(sqlite_url: str) -> None:
+    with running("start", sqlite_url) as service:
+        with blocked_writes(sqlite_url), ThreadPoolExecutor() as pool:
+            under_way = pool.submit(export, service, one_span("lost", secrets.token_bytes(16)))
+            let_exports_arrive(service)
+            service.send_signal(signal.SIGTERM)
+            wait_until(lambda: not can_connect(service.ports.http), "no more connections")
+
+            service.send_signal(signal.SIGTERM)
+
+            assert service.popen.wait(PROMPT_S) == 1
+            assert under_way.exception() is not None
+        assert "stopped_at_once" in service.stderr

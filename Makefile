@@ -54,8 +54,8 @@ bench: $(VENV)/.installed-test ## Measure ingest beside the databases' own ceili
 protos: $(VENV)/.installed-dev ## Compile protos/ into the package
 	@for proto in $(PROTOS); do $(PROTOC) --python_out=. --pyi_out=. $$proto || exit 1; done
 
-docs: $(VENV)/.installed-test ## Render docs/settings.md and docs/metrics.md from the code
-	@for page in settings metrics; do \
+docs: $(VENV)/.installed-test ## Render docs/settings.md, docs/metrics.md and the names of tests in docs/conformance.md
+	@for page in settings metrics conformance; do \
 		$(BIN)/python -m tests.project.render_$$page > docs/$$page.md.new && \
 		mv docs/$$page.md.new docs/$$page.md || exit 1; \
 	done

@@ -58,8 +58,10 @@ class Authority:
     def pem(self) -> bytes:
         return self._certificate.public_bytes(Encoding.PEM)
 
-    def issue(self, name: str, passphrase: bytes | None = None) -> Certificate:
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(
+        self, name: str, passphrase: bytes | None = None, curve: ec.EllipticCurve | None = None
+    ) -> Certificate:
+        key = ec.generate_private_key(curve or ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         loopback = [
             x509.DNSName("localhost"),

@@ -235,9 +235,12 @@ def _parse_integer(given: Any) -> int:
         raise ValueError("not an integer")
     if isinstance(given, int):
         return given
-    if isinstance(given, str) and given.lstrip("-").isdecimal() and len(given) < 25:
-        return int(given)
-    number = float(given)
+    try:
+        if isinstance(given, str) and given.lstrip("-").isdecimal() and len(given) < 25:
+            return int(given)
+        number = float(given)
+    except ValueError:
+        raise ValueError("not an integer") from None  # Python's text would repeat the value
     if not number.is_integer():
         raise ValueError("not an integer")
     return int(number)

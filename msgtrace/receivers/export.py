@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from msgtrace.errors import RequestTooLarge
 from msgtrace.model.batch import SpanBatch
 from msgtrace.pipeline.sink import SpanSink
 from msgtrace.receivers.body import IDENTITY, inflate
@@ -64,15 +66,25 @@ class TraceExport:
         """
         began_s = time.perf_counter()
         self.metrics.count_received(wire, encoding.name, len(body))
-        if coding != IDENTITY:
-            is_large = len(body) > INLINE_INFLATE_BYTES
-            body = await self._run(is_large, inflate, body, coding, self.max_request_bytes)
-        batch = await self._run(len(body) > INLINE_DECODE_BYTES, encoding.decode, body)
+        batch = await self._decode(body, encoding, coding)
         del body
         self.metrics.count_decoded(wire, batch)
         await self._sink.submit(batch)
         self.metrics.count_acknowledged(wire, time.perf_counter() - began_s)
         return batch
+
+    async def _decode(self, body: bytes, encoding: Encoding, coding: str) -> SpanBatch:
+        if coding == IDENTITY:
+            return await self._run(len(body) > INLINE_DECODE_BYTES, encoding.decode, body)
+        if len(body) <= INLINE_INFLATE_BYTES:
+            max_bytes = min(INLINE_DECODE_BYTES, self.max_request_bytes)
+            with contextlib.suppress(RequestTooLarge):
+                return encoding.decode(inflate(body, coding, max_bytes))
+        # In one go: contents that waited for their turn to be decoded would be held all at once.
+        return await self._run(True, self._inflate_and_decode, body, encoding, coding)
+
+    def _inflate_and_decode(self, body: bytes, encoding: Encoding, coding: str) -> SpanBatch:
+        return encoding.decode(inflate(body, coding, self.max_request_bytes))
 
     async def _run(
         self, is_large: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs

@@ -51,7 +51,7 @@ async def serve_grpc(
     """Serve OTLP/gRPC; yields the port. On leaving, calls that were read are answered first.
 
     credentials: for TLS; a plain port without them.
-    Raises PortUnavailable.
+    Raises PortUnavailable, and InvalidSetting for a certificate that gRPC cannot use.
     """
     require_bindable(host, port, "MSGTRACE_GRPC_PORT")
     server = grpc.aio.server(options=_options(export.max_request_bytes))

@@ -94,9 +94,11 @@ def _other_endpoint(export: TraceExport, signal: Signal, does_discard: bool) -> 
             raise SignalNotStored(signal.message)
         coding = content_coding(request.headers.getlist("content-encoding"))
         body = await _read_body(request, export.max_request_bytes, lease)
-        content = await asyncio.to_thread(inflate, body, coding, export.max_request_bytes)
         answer = discard_json if encoding is JSON else discard
-        reply = await asyncio.to_thread(answer, signal, content)
+        # In one go: contents that waited for a second turn would be held all at once.
+        reply = await asyncio.to_thread(
+            lambda: answer(signal, inflate(body, coding, export.max_request_bytes))
+        )
         return Response(reply, media_type=encoding.media_type)
 
     return _answering(export, post_other)

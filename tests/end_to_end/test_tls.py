@@ -15,6 +15,7 @@ import grpc
 import httpx
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -347,6 +348,23 @@ def test_a_certificate_that_cannot_be_used_ends_the_start_before_a_port_opens(
     assert named in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "msgtrace.db").exists()
+
+
+def test_a_certificate_that_grpc_cannot_use_is_named(tmp_path: Path) -> None:
+    files = CA.issue("server", curve=ec.SECP256K1()).write(tmp_path, "server")
+
+    ended = run_to_end(
+        "start",
+        environment={
+            "MSGTRACE_DATABASE_URL": f"sqlite:///{tmp_path / 'msgtrace.db'}",
+            "MSGTRACE_GRPC_PORT": "0",
+            "MSGTRACE_TLS_CERT_FILE": str(files.certificate),
+            "MSGTRACE_TLS_KEY_FILE": str(files.key),
+        },
+    )
+
+    assert ended.returncode != 0
+    assert "MSGTRACE_TLS_CERT_FILE: gRPC cannot use" in ended.stderr
 
 
 def test_the_command_line_reads_from_a_secure_service(service: SecureService) -> None:

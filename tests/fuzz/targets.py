@@ -1,0 +1,179 @@
+"""What takes bytes from strangers, each with requests to begin from.
+
+A target may raise RequestError, which a sender is told; anything else is a fault. A target also
+asserts what must hold of what it made.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue, KeyValueList
+
+from msgtrace.errors import RequestError
+from msgtrace.model.batch import SpanBatch
+from msgtrace.model.units import MAX_INT64
+from msgtrace.otlp.decode import decode_export_request
+from msgtrace.otlp.json import decode_export_json
+from msgtrace.otlp.values import attributes_from_json, attributes_to_json
+from msgtrace.receivers.body import content_coding, inflate
+from msgtrace.receivers.encoding import answer_encoding, encoding_of
+from msgtrace.receivers.other_signals import SIGNALS, discard, discard_json
+from tests.conformance.data_cases import CASES
+from tests.conformance.json_encoder import to_json
+from tests.fuzz.exports import normalize
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+INFLATED_BYTES = 1 << 20
+"""What `inflate` may make."""
+
+
+MAX_PROBLEM_CHARS = 500
+"""A refusal goes into an answer and a log line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """run: takes bytes. corpus: bytes that it likes."""
+
+    run: Callable[[bytes], None]
+    corpus: Sequence[bytes]
+
+    def try_out(self, body: bytes) -> None:
+        """Run, where a refusal is as good as a success. Raises whatever is a fault."""
+        problem = "refused"
+        try:
+            self.run(body)
+        except RequestError as refusal:
+            problem = str(refusal)
+        assert 0 < len(problem) < MAX_PROBLEM_CHARS
+
+
+def check_batch(batch: SpanBatch) -> None:
+    """Every value fits its column, on every backend."""
+    for row in batch.spans:
+        _, trace_id, span_id, parent_id, start_ns, end_ns, *_, kind, status = row[:10]
+        assert (len(trace_id), len(span_id), len(parent_id or span_id)) == (16, 8, 8)
+        assert 0 <= start_ns <= MAX_INT64
+        assert 0 <= end_ns <= MAX_INT64
+        assert -(2**31) <= kind < 2**31
+        assert -(2**31) <= status < 2**31
+        for text in row:
+            assert not isinstance(text, str) or _is_storable(text)
+    assert sum(delta.span_count for delta in batch.traces.values()) == len(batch.spans)
+    assert bool(batch.rejected_spans) == bool(batch.rejection_message)
+
+
+def _is_storable(text: str) -> bool:
+    """Whether PostgreSQL takes it: UTF-8 without U+0000."""
+    return "\0" not in text and bool(text.encode()) == bool(text)
+
+
+def _protobuf(body: bytes) -> None:
+    check_batch(decode_export_request(body))
+
+
+def _json(body: bytes) -> None:
+    check_batch(decode_export_json(body))
+
+
+def _inflate(coding: str) -> Callable[[bytes], None]:
+    def run(body: bytes) -> None:
+        assert len(inflate(body, coding, INFLATED_BYTES)) <= INFLATED_BYTES
+
+    return run
+
+
+def _headers(body: bytes) -> None:
+    lines = body.decode("latin-1").split("\n")
+    answer_encoding(lines[0])
+    content_coding(lines[1:])
+    encoding_of(lines[0])
+
+
+def _values(body: bytes) -> None:
+    try:
+        pairs = list(KeyValueList.FromString(body).values)
+    except DecodeError:
+        return
+    stored = attributes_to_json(pairs)
+    assert "\0" not in stored
+    back = attributes_from_json(stored)
+    normalize(pairs)
+    normalize(back)
+    assert [_known(pair) for pair in back] == [_known(pair) for pair in pairs]
+
+
+def _known(pair: KeyValue) -> bytes:
+    """What tells values apart, without the fields that OTLP does not know."""
+    pair.DiscardUnknownFields()
+    return pair.SerializeToString(deterministic=True)
+
+
+def _other_signals(body: bytes) -> None:
+    for signal in SIGNALS:
+        for answer in (discard, discard_json):
+            try:
+                answer(signal, body)
+            except RequestError:
+                continue
+
+
+def _captured() -> list[ExportTraceServiceRequest]:
+    found = sorted(FIXTURES.glob("*.binpb"), key=lambda path: path.stat().st_size)
+    return [ExportTraceServiceRequest.FromString(path.read_bytes()) for path in found[:6]]
+
+
+_TRACE_ID = bytes(range(1, 17))
+
+_REQUESTS = [
+    *_captured(),
+    *(made for case in CASES.values() if (made := case.send(_TRACE_ID)).ByteSize() < 20_000),
+]
+_BINARY = [request.SerializeToString() for request in _REQUESTS]
+_TEXT = [to_json(request) for request in _REQUESTS]
+_SMALL = sorted(_BINARY, key=len)[:8]
+
+TARGETS: dict[str, Target] = {
+    "protobuf": Target(run=_protobuf, corpus=_BINARY),
+    "json": Target(run=_json, corpus=_TEXT),
+    "gzip": Target(run=_inflate("gzip"), corpus=[gzip.compress(each) * 2 for each in _SMALL]),
+    "deflate": Target(run=_inflate("deflate"), corpus=[zlib.compress(each) for each in _SMALL]),
+    "zstd": Target(run=_inflate("zstd"), corpus=[zstd.compress(each) * 2 for each in _SMALL]),
+    "headers": Target(
+        run=_headers,
+        corpus=[
+            b"application/json; charset=utf-8\nidentity, identity\nX-GZIP",
+            b"Application/X-Protobuf\n zstd,,",
+        ],
+    ),
+    "values": Target(
+        run=_values,
+        corpus=[
+            KeyValueList(values=span.attributes).SerializeToString()
+            for request in _REQUESTS
+            for span in request.resource_spans[0].scope_spans[0].spans
+        ][:40],
+    ),
+    "other signals": Target(
+        run=_other_signals,
+        corpus=[
+            *_SMALL,
+            json.dumps({"resourceLogs": [{"scopeLogs": [{"logRecords": [{}]}]}]}).encode(),
+        ],
+    ),
+}

@@ -132,6 +132,16 @@ def percentiles_ms(took_s: list[float]) -> tuple[float, float]:
     return ranked[len(ranked) // 2] * 1e3, ranked[len(ranked) * 99 // 100] * 1e3
 
 
+def empty_links() -> bytes:
+    """64 MiB of links of two bytes each, which parsed would take 20 GB."""
+    content = b"\x6a\x00" * (32 * MIB - 32)
+    for tag in (b"\x12", b"\x12", b"\x0a"):
+        size = len(content)
+        length = bytes([size & 127 | 128, size >> 7 & 127 | 128, size >> 14 & 127 | 128])
+        content = tag + length + bytes([size >> 21]) + content
+    return content
+
+
 def huge_attribute() -> bytes:
     """A valid request of nearly 64 MiB: one span with one attribute."""
     from tests.batches import request, span  # noqa: PLC0415 - only this attack needs it
@@ -142,6 +152,7 @@ def huge_attribute() -> bytes:
 ATTACKS: dict[str, Callable[[], tuple[str, bytes]]] = {
     "garbage of 64 MiB": lambda: (PROTOBUF_HEADERS, os.urandom(64 * MIB)),
     "one attribute of 64 MiB": lambda: (PROTOBUF_HEADERS, huge_attribute()),
+    "empty links of 64 MiB": lambda: (PROTOBUF_HEADERS, empty_links()),
     "gzip bomb of 1 GiB": lambda: (
         f"{PROTOBUF_HEADERS}\r\nContent-Encoding: gzip",
         gzip.compress(bytes(1024 * MIB), 1),

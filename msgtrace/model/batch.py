@@ -121,6 +121,11 @@ class SpanBatch:
     rejections: dict[Rejection, int] = field(default_factory=dict)
     body_bytes: int = 0
 
+    def add_rejections(self, other: SpanBatch) -> None:
+        """Count also what `other` left out."""
+        for rejection, count in other.rejections.items():
+            self.rejections[rejection] = self.rejections.get(rejection, 0) + count
+
     @property
     def rejected_spans(self) -> int:
         """How many spans were left out."""

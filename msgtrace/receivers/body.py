@@ -131,4 +131,4 @@ _OPENERS: dict[str, Callable[[bytes], _Decompressor]] = {
     "zstd": _open_zstd,
 }
 
-_ALIASES = {"x-gzip": "gzip"}
+_ALIASES = {"x-gzip": "gzip", "zlib": "deflate"}  # the latter as the Collector calls it

@@ -5,7 +5,7 @@ How a request is decoded, and how an answer of the same kind is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from msgtrace.errors import UnsupportedMediaType
@@ -18,14 +18,20 @@ from msgtrace.otlp.encode import (
     encode_status_json,
 )
 from msgtrace.otlp.json import decode_export_json
+from msgtrace.otlp.split import check_json, split_request
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """One encoding. `encode_status` takes (code, message, retry_after_s)."""
+    """One encoding.
+
+    `split` cuts a large request into ones of about so many bytes, where the encoding allows it.
+    `encode_status` takes (code, message, retry_after_s).
+    """
 
     name: str
     media_type: str
+    split: Callable[[bytes, int], Iterator[bytes]]
     decode: Callable[[bytes], SpanBatch]
     encode_response: Callable[[SpanBatch], bytes]
     encode_status: Callable[[int, str, int | None], bytes]
@@ -34,12 +40,18 @@ class Encoding:
 PROTOBUF = Encoding(
     "protobuf",
     "application/x-protobuf",
+    split_request,
     decode_export_request,
     encode_export_response,
     encode_status,
 )
 JSON = Encoding(
-    "json", "application/json", decode_export_json, encode_export_json, encode_status_json
+    "json",
+    "application/json",
+    check_json,
+    decode_export_json,
+    encode_export_json,
+    encode_status_json,
 )
 
 _BY_MEDIA_TYPE = {each.media_type: each for each in (PROTOBUF, JSON)}

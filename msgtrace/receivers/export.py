@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Iterator
 
 from msgtrace.errors import RequestTooLarge
 from msgtrace.model.batch import SpanBatch
+from msgtrace.model.units import KIB
 from msgtrace.pipeline.sink import SpanSink
 from msgtrace.receivers.body import IDENTITY, inflate
 from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.encoding import Encoding
 from msgtrace.telemetry.metrics import CollectorMetrics
 
-P = ParamSpec("P")
-T = TypeVar("T")
+INLINE_BYTES = 512 * KIB
+"""Larger bodies are cut into pieces of this size, each decoded in a thread and stored by itself.
 
-INLINE_DECODE_BYTES = 1024 * 1024
-"""Larger bodies are decoded in a thread: a MiB keeps the event loop for some 20 ms.
-
-For smaller ones the hand-over costs more than it gives.
+Ordinary spans of that size keep the event loop for some 15 ms, and the hand-over to a thread would
+cost more than it gives. Hostile ones keep it for less than a second, and take 160 MiB at most.
 """
 
-INLINE_INFLATE_BYTES = 4 * 1024
-"""Larger bodies are inflated in a thread: each byte may become a thousand."""
+INLINE_INFLATE_BYTES = 64 * KIB
+"""Larger compressed bodies are inflated in a thread."""
 
 LARGE_AT_ONCE = 1
-"""Large bodies that are inflated and decoded at the same time.
-
-Each takes several times its size.
-"""
+"""Large bodies that are inflated, decoded and stored at the same time."""
 
 
 class TraceExport:
@@ -58,38 +52,56 @@ class TraceExport:
     async def export(
         self, body: bytes, encoding: Encoding, coding: str = IDENTITY, *, wire: str
     ) -> SpanBatch:
-        """Decode and store `body`; return what was stored, with the count of rejected spans.
+        """Decode and store `body`; return what was rejected of it.
 
         The body is let go of once it is decoded: hand over the only reference to a large one.
-        Raises RequestError for a body that cannot be used, Unavailable or StorageError if it was
-        not stored. wire: grpc or http, for the metrics.
+        A large one is stored piece by piece: after an error some of it may be stored, which a
+        resend does not double. Raises RequestError for a body that cannot be used, Unavailable or
+        StorageError if it was not stored. wire: grpc or http, for the metrics.
         """
         began_s = time.perf_counter()
         self.metrics.count_received(wire, encoding.name, len(body))
-        batch = await self._decode(body, encoding, coding)
-        del body
-        self.metrics.count_decoded(wire, batch)
-        await self._sink.submit(batch)
+        batch = self._decode_small(body, encoding, coding)
+        if batch is None:
+            batch = await self._export_large(body, encoding, coding, wire)
+        else:
+            del body
+            await self._submit(batch, wire)
         self.metrics.count_acknowledged(wire, time.perf_counter() - began_s)
         return batch
 
-    async def _decode(self, body: bytes, encoding: Encoding, coding: str) -> SpanBatch:
+    def _decode_small(self, body: bytes, encoding: Encoding, coding: str) -> SpanBatch | None:
+        """The batch of a body that is small also when inflated, None for a larger one."""
         if coding == IDENTITY:
-            return await self._run(len(body) > INLINE_DECODE_BYTES, encoding.decode, body)
-        if len(body) <= INLINE_INFLATE_BYTES:
-            max_bytes = min(INLINE_DECODE_BYTES, self.max_request_bytes)
-            with contextlib.suppress(RequestTooLarge):
-                return encoding.decode(inflate(body, coding, max_bytes))
-        # In one go: contents that waited for their turn to be decoded would be held all at once.
-        return await self._run(True, self._inflate_and_decode, body, encoding, coding)
+            return encoding.decode(body) if len(body) <= INLINE_BYTES else None
+        if len(body) > INLINE_INFLATE_BYTES:
+            return None
+        try:
+            content = inflate(body, coding, min(INLINE_BYTES, self.max_request_bytes))
+        except RequestTooLarge:
+            return None
+        return encoding.decode(content)
 
-    def _inflate_and_decode(self, body: bytes, encoding: Encoding, coding: str) -> SpanBatch:
-        return encoding.decode(inflate(body, coding, self.max_request_bytes))
-
-    async def _run(
-        self, is_large: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        if not is_large:
-            return function(*args, **kwargs)
+    async def _export_large(
+        self, body: bytes, encoding: Encoding, coding: str, wire: str
+    ) -> SpanBatch:
+        stored = SpanBatch()
+        # One at a time from inflating to storing: contents that wait would all be held at once.
         async with self._large:
-            return await asyncio.to_thread(function, *args, **kwargs)
+            content = await asyncio.to_thread(inflate, body, coding, self.max_request_bytes)
+            del body
+            pieces = encoding.split(content, INLINE_BYTES)
+            del content
+            while (batch := await asyncio.to_thread(_next_batch, pieces, encoding)) is not None:
+                await self._submit(batch, wire)
+                stored.add_rejections(batch)
+        return stored
+
+    async def _submit(self, batch: SpanBatch, wire: str) -> None:
+        self.metrics.count_decoded(wire, batch)
+        await self._sink.submit(batch)
+
+
+def _next_batch(pieces: Iterator[bytes], encoding: Encoding) -> SpanBatch | None:
+    piece = next(pieces, None)
+    return None if piece is None else encoding.decode(piece)

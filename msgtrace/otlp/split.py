@@ -9,7 +9,7 @@ Source: protobuf.dev "Encoding"; field numbers of opentelemetry-proto trace.prot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgtrace.errors import MalformedRequest, RequestTooLarge
 
@@ -19,13 +19,19 @@ MAX_SPANS = 300_000
 MAX_ELEMENTS = 250_000
 """Attributes, events, links and values in one span or resource that is larger than a piece."""
 
+MAX_FIELDS = 4_000_000
+"""Fields that are walked over before anything is parsed; each takes about a microsecond."""
+
 MAX_JSON_OBJECTS = 500_000
 """JSON objects in one request, which is parsed as a whole; a span has some twenty."""
+
+_NEARLY_ALL = 0.9
 
 _RESOURCE_SPANS = 1  # of the request
 _SCOPE_SPANS = 2  # of ResourceSpans
 _SPANS = 2  # of ScopeSpans
 
+_VARINT = 0
 _LENGTH_DELIMITED = 2
 _FIXED_BYTES = {1: 8, 5: 4}
 
@@ -51,6 +57,9 @@ _ELEMENTS = {
     ("scope", 3): "pair",
 }
 
+_Parts = Sequence[bytes | memoryview]
+"""Bytes that are not joined yet: the request is there once already."""
+
 _Field = tuple[int, int, int, int]
 """(number, start of the field, start of its content, end)."""
 
@@ -64,21 +73,19 @@ def split_request(body: bytes, piece_bytes: int) -> Iterator[bytes]:
     if len(body) <= piece_bytes:
         yield body
         return
-    span_count = 0
-    for number, _, start, end in _fields(body, 0, len(body)):
-        if number != _RESOURCE_SPANS:
-            continue
-        head, scopes = _parts(body, start, end, _SCOPE_SPANS, "resource_spans", piece_bytes)
-        for scope_start, scope_end in scopes:
-            scope_head, spans = _parts(
-                body, scope_start, scope_end, _SPANS, "scope_spans", piece_bytes
-            )
-            span_count += len(spans)
-            if span_count > MAX_SPANS:
-                raise RequestTooLarge(f"the request has more than {MAX_SPANS} spans")
-            for group in _groups(body, spans, max(piece_bytes, len(head) + len(scope_head))):
-                scope_spans = scope_head + group
-                yield _wrap(_RESOURCE_SPANS, head + _wrap(_SCOPE_SPANS, scope_spans))
+    pieces = _Cutter(body, piece_bytes).pieces()
+    first, second = next(pieces, []), next(pieces, None)
+    if second is None and sum(map(len, first)) > len(body) * _NEARLY_ALL:
+        # Handed out and forgotten: a large one would stay in memory while its spans are stored.
+        whole = [body]
+        del body, pieces, first
+        yield whole.pop()
+        return
+    yield b"".join(first)
+    if second is not None:
+        yield b"".join(second)
+    for piece in pieces:
+        yield b"".join(piece)
 
 
 def check_json(body: bytes, _piece_bytes: int) -> Iterator[bytes]:
@@ -88,80 +95,103 @@ def check_json(body: bytes, _piece_bytes: int) -> Iterator[bytes]:
     yield body
 
 
-def _parts(
-    body: bytes, start: int, end: int, wanted: int, message: str, piece_bytes: int
-) -> tuple[bytes, list[tuple[int, int]]]:
-    """A message without its fields of number `wanted`, and where the contents of those lie."""
-    rest: list[bytes] = []
-    found: list[tuple[int, int]] = []
-    for number, field_start, content_start, content_end in _fields(body, start, end):
-        if number == wanted:
-            found.append((content_start, content_end))
-            if len(found) > MAX_SPANS:
-                raise RequestTooLarge(f"the request has more than {MAX_SPANS} spans")
-        else:
-            rest.append(body[field_start:content_end])
-    head = b"".join(rest)
-    if len(head) > piece_bytes:
-        _require_few_elements(head, message)
-    return head, found
+class _Cutter:
+    """Walks one request, as deep as it must be cut, and no further than `MAX_FIELDS` fields."""
 
+    def __init__(self, body: bytes, piece_bytes: int) -> None:
+        self._view = memoryview(body)
+        self._piece_bytes = piece_bytes
+        self._span_count = 0
+        self._field_count = 0
 
-def _groups(body: bytes, spans: list[tuple[int, int]], piece_bytes: int) -> Iterator[bytes]:
-    """The fields of the spans, joined up to about `piece_bytes`."""
-    group: list[bytes] = []
-    size = 0
-    for start, end in spans:
-        if end - start > piece_bytes:
-            _require_few_elements(body[start:end], "span")
-        group.append(_wrap(_SPANS, body[start:end]))
-        size += end - start + 2
-        if size >= piece_bytes:
-            yield b"".join(group)
-            group, size = [], 0
-    if group:
-        yield b"".join(group)
-
-
-def _require_few_elements(content: bytes, message: str) -> None:
-    """Count what is in a message too large to be cut, as deep as it goes."""
-    count = 0
-    to_do = [(message, 0, len(content))]
-    while to_do:
-        kind, start, end = to_do.pop()
-        for number, _, content_start, content_end in _fields(content, start, end):
-            child = _ELEMENTS.get((kind, number))
-            if child is None:
+    def pieces(self) -> Iterator[_Parts]:
+        """Each piece as the parts of a request with one ResourceSpans."""
+        for number, _, start, end in self._fields(0, len(self._view)):
+            if number != _RESOURCE_SPANS:
                 continue
-            count += 1
-            if count > MAX_ELEMENTS:
-                raise RequestTooLarge(f"one {message} has more than {MAX_ELEMENTS} elements")
-            if child:
-                to_do.append((child, content_start, content_end))
+            head, scopes = self._open(start, end, _SCOPE_SPANS, "resource_spans")
+            for scope_start, scope_end in scopes:
+                scope_head, spans = self._open(scope_start, scope_end, _SPANS, "scope_spans")
+                self._span_count += len(spans)
+                _require_few(self._span_count, MAX_SPANS, "the request", "spans")
+                for group in self._groups(spans, len(head) + len(scope_head)):
+                    scope_spans = _field(_SCOPE_SPANS, [scope_head, *group])
+                    yield _field(_RESOURCE_SPANS, [head, *scope_spans])
+
+    def _open(
+        self, start: int, end: int, wanted: int, message: str
+    ) -> tuple[bytes, list[tuple[int, int]]]:
+        """A message without its fields of number `wanted`, and where the contents of those lie."""
+        rest: list[memoryview] = []
+        found: list[tuple[int, int]] = []
+        for number, field_start, content_start, content_end in self._fields(start, end):
+            if number == wanted:
+                found.append((content_start, content_end))
+                _require_few(len(found), MAX_SPANS, "the request", "spans")
+            else:
+                rest.append(self._view[field_start:content_end])
+                if content_end - field_start > self._piece_bytes:
+                    self._require_few_elements(field_start, content_end, message)
+        return b"".join(rest), found
+
+    def _groups(self, spans: list[tuple[int, int]], head_bytes: int) -> Iterator[_Parts]:
+        """The fields of the spans, up to about a piece together, and no less than their head."""
+        enough_bytes = max(self._piece_bytes, head_bytes)
+        group: list[bytes | memoryview] = []
+        size = 0
+        for start, end in spans:
+            if end - start > self._piece_bytes:
+                self._require_few_elements(start, end, "span")
+            group += _field(_SPANS, [self._view[start:end]])
+            size += end - start
+            if size >= enough_bytes:
+                yield group
+                group, size = [], 0
+        if group:
+            yield group
+
+    def _require_few_elements(self, start: int, end: int, message: str) -> None:
+        """Count what is in a message too large to be cut, as deep as it goes."""
+        count = 0
+        to_do = [(message, start, end)]
+        while to_do:
+            kind, start, end = to_do.pop()
+            for number, _, content_start, content_end in self._fields(start, end):
+                child = _ELEMENTS.get((kind, number))
+                if child is None:
+                    continue
+                count += 1
+                _require_few(count, MAX_ELEMENTS, f"one {message}", "elements")
+                if child:
+                    to_do.append((child, content_start, content_end))
+
+    def _fields(self, position: int, end: int) -> Iterator[_Field]:
+        """The fields of one message."""
+        while position < end:
+            start = position
+            tag, position = _varint(self._view, position, end)
+            wire_type = tag & 7
+            content_start = position
+            if wire_type == _LENGTH_DELIMITED:
+                length, content_start = _varint(self._view, position, end)
+                position = content_start + length
+            elif wire_type == _VARINT:
+                _, position = _varint(self._view, position, end)
+            else:
+                position += _FIXED_BYTES.get(wire_type, len(self._view))
+            if position > end:
+                raise MalformedRequest("the body is not an ExportTraceServiceRequest")
+            self._field_count += 1
+            _require_few(self._field_count, MAX_FIELDS, "the request", "fields")
+            yield tag >> 3, start, content_start, position
 
 
-def _fields(body: bytes, position: int, end: int) -> Iterator[_Field]:
-    """The fields of one message."""
-    while position < end:
-        start = position
-        tag, position = _varint(body, position, end)
-        wire_type = tag & 7
-        content_start = position
-        if wire_type == _LENGTH_DELIMITED:
-            length, content_start = _varint(body, position, end)
-            position = content_start + length
-        elif wire_type == 0:
-            _, position = _varint(body, position, end)
-        elif wire_type in _FIXED_BYTES:
-            position += _FIXED_BYTES[wire_type]
-        else:
-            raise MalformedRequest("the body is not an ExportTraceServiceRequest")
-        if position > end:
-            raise MalformedRequest("the body is not an ExportTraceServiceRequest")
-        yield tag >> 3, start, content_start, position
+def _require_few(count: int, limit: int, what: str, elements: str) -> None:
+    if count > limit:
+        raise RequestTooLarge(f"{what} has more than {limit} {elements}")
 
 
-def _varint(body: bytes, position: int, end: int) -> tuple[int, int]:
+def _varint(body: memoryview, position: int, end: int) -> tuple[int, int]:
     """The integer at `position`, and the position behind it."""
     value = 0
     for shift in range(0, 70, 7):
@@ -175,12 +205,12 @@ def _varint(body: bytes, position: int, end: int) -> tuple[int, int]:
     raise MalformedRequest("the body is not an ExportTraceServiceRequest")
 
 
-def _wrap(number: int, content: bytes) -> bytes:
-    """A length-delimited field."""
-    length = len(content)
+def _field(number: int, content: _Parts) -> list[bytes | memoryview]:
+    """A length-delimited field, as its parts in order."""
+    length = sum(map(len, content))
     header = bytearray([number << 3 | _LENGTH_DELIMITED])
     while length > 0x7F:
         header.append(length & 0x7F | 0x80)
         length >>= 7
     header.append(length)
-    return bytes(header) + content
+    return [bytes(header), *content]

@@ -133,6 +133,24 @@ def test_more_spans_than_a_request_may_have_are_refused() -> None:
         list(split_request(body, KIB))
 
 
+@pytest.mark.parametrize("element", [b"\x0a\x00", b"\x7a\x00"], ids=["envelopes", "unknown fields"])
+def test_a_request_of_nothing_but_empty_fields_is_not_parsed_either(element: bytes) -> None:
+    assert rows_of(list(split_request(element * MIB, 512 * KIB))) == []
+
+    with pytest.raises(RequestTooLarge, match="4000000 fields"):
+        list(split_request(element * 5 * MIB, 512 * KIB))
+
+
+def test_a_resource_of_too_many_elements_is_refused_before_it_is_parsed() -> None:
+    resource = b"\x0a" + _varint(2 * MIB) + b"\x1a\x00" * MIB
+    spans = request(span()).resource_spans[0].scope_spans[0].SerializeToString()
+    content = resource + b"\x12" + _varint(len(spans)) + spans
+    body = b"\x0a" + _varint(len(content)) + content
+
+    with pytest.raises(RequestTooLarge, match="250000 elements"):
+        list(split_request(body, 512 * KIB))
+
+
 def test_one_prompt_of_many_megabytes_is_no_element_too_many() -> None:
     body = request(span(attributes={"prompt": "x" * 5 * MIB})).SerializeToString()
 

@@ -14,7 +14,7 @@ PROTOS := $(sort $(shell find protos -name '*.proto' 2>/dev/null))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint types fmt check bench protos docs build clean
+.PHONY: help setup run test lint types fmt check bench torture protos docs build clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ check: lint types test ## All that must pass before a change is merged
 
 bench: $(VENV)/.installed-test ## Measure ingest beside the databases' own ceilings
 	@$(BIN)/python -m benchmarks.ingest $(ARGS)
+
+torture: $(VENV)/.installed-test ## Break both databases under load, ARGS="--minutes 30 --seed 1"
+	@$(BIN)/python -m tests.faults.torture $(ARGS)
 
 protos: $(VENV)/.installed-dev ## Compile protos/ into the package
 	@for proto in $(PROTOS); do $(PROTOC) --python_out=. --pyi_out=. $$proto || exit 1; done

@@ -15,6 +15,14 @@ _RETRYABLE_CLASSES = frozenset(("08", "40", "53", "55", "57", "58"))
 SQLSTATE classes of passing trouble.
 """
 
+_DRIVER_TROUBLE = (
+    asyncpg.InterfaceError,
+    # Also when a connection breaks while asyncpg takes it back: its state then surprises asyncpg.
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+
 _READ_ONLY = "25006"
 _QUERY_CANCELED = "57014"
 
@@ -24,7 +32,7 @@ def is_retryable(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         sqlstate = error.sqlstate or ""
         return sqlstate[:2] in _RETRYABLE_CLASSES or sqlstate == _READ_ONLY
-    return isinstance(error, asyncpg.InterfaceError | OSError | TimeoutError)
+    return isinstance(error, _DRIVER_TROUBLE)
 
 
 @contextlib.contextmanager
@@ -40,7 +48,7 @@ def translated_errors() -> Iterator[None]:
         raise QueryTimeout(
             "the query took longer than its limit; narrow it by start and end"
         ) from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (asyncpg.PostgresError, *_DRIVER_TROUBLE) as error:
         reason = f"{type(error).__name__}, SQLSTATE {getattr(error, 'sqlstate', None) or 'none'}"
         if is_retryable(error):
             raise StorageUnavailable(f"PostgreSQL is not available ({reason})") from error

@@ -21,6 +21,7 @@ from msgtrace.storage.sqlite.connection import (
     database_path,
     open_connection,
     open_reader,
+    write_transaction,
 )
 from msgtrace.storage.sqlite.reader import DIALECT, ReaderThreads
 from msgtrace.storage.sqlite.schema import apply_pending, require_current
@@ -116,8 +117,7 @@ def _delete(
     connection: sqlite3.Connection, tenant_id: TenantId, trace_ids: Sequence[TraceId]
 ) -> int:
     marks = ", ".join("?" * len(trace_ids))
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with write_transaction(connection):
         _, traces = (
             connection.execute(
                 f"DELETE FROM {table} WHERE tenant_id = ? AND trace_id IN ({marks})",  # noqa: S608 - constants only
@@ -125,8 +125,4 @@ def _delete(
             ).rowcount
             for table in ("spans", "traces")
         )
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-    return traces
+        return traces

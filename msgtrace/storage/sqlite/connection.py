@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import queue
 import sqlite3
@@ -56,8 +57,7 @@ def open_connection(path: Path) -> sqlite3.Connection:
     A new file is readable by its owner only: traces hold prompts and personal data.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        _make_file(path)
     except OSError as error:
         raise DatabaseUnusable(f"cannot write {path}: {error.strerror}") from error
     connection = sqlite3.connect(
@@ -74,6 +74,23 @@ def open_connection(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make_file(path: Path) -> None:
+    """Make the file if it is absent; raises OSError if it cannot be written.
+
+    A file that exists must not be opened: closing it would drop all locks that this process holds
+    on it (POSIX), and the next process to leave the database, seeing none, would delete the WAL in
+    which our next commits go. Source: sqlite.org/howtocorrupt.html, section 2.2.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -110,6 +127,22 @@ def translated_errors() -> Iterator[None]:
     except (TypeError, ValueError, OverflowError) as error:
         # Not in the text: the value that has no place in a column.
         raise StorageError(f"SQLite cannot take a value ({type(error).__name__})") from error
+
+
+@contextlib.contextmanager
+def write_transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit the block, or leave nothing of it and no open transaction.
+
+    A full disk may fail the COMMIT itself, and SQLite may have rolled back by itself.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 class ConnectionThread:

@@ -12,6 +12,7 @@ from msgtrace.storage.sqlite.connection import (
     database_path,
     open_connection,
     translated_errors,
+    write_transaction,
 )
 
 _CREATE_TABLE = """
@@ -44,16 +45,11 @@ def apply_pending(connection: sqlite3.Connection) -> list[str]:
     # Look first without the lock: a start on a current schema must not wait for a writer.
     if not pending_migrations("sqlite", applied_migrations(connection)):
         return []
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with write_transaction(connection):
         connection.execute(_CREATE_TABLE)
         pending = pending_migrations("sqlite", applied_migrations(connection))
         for migration in pending:
             _apply(connection, migration)
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
     return [migration.name for migration in pending]
 
 

@@ -14,6 +14,7 @@ import msgspec
 from msgtrace.model.batch import SpanBatch, TraceDelta, TraceKey, merge_traces
 from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, Row
 from msgtrace.storage.resent import SpanKey, first_of_each, only_new
+from msgtrace.storage.sqlite.connection import write_transaction
 from msgtrace.storage.summary import TRACE_COLUMNS, on_known_trace, trace_row
 
 _ON_KNOWN_TRACE = on_known_trace(
@@ -43,14 +44,8 @@ _CHUNK_ROWS = 512
 
 def write_batches(connection: sqlite3.Connection, batches: Sequence[SpanBatch]) -> int:
     """Store all batches in one durable transaction; return how many spans were new."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        new_count = _write(connection, batches)
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-    return new_count
+    with write_transaction(connection):
+        return _write(connection, batches)
 
 
 def _write(connection: sqlite3.Connection, batches: Sequence[SpanBatch]) -> int:

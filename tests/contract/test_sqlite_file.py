@@ -1,0 +1,79 @@
+"""What SQLite's file needs from a process that shares it with others."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from msgtrace.errors import StorageUnavailable
+from msgtrace.model.span import DEFAULT_TENANT
+from msgtrace.settings import Settings
+from msgtrace.storage.factory import open_storage
+from msgtrace.storage.sqlite.connection import ConnectionThread, open_connection, write_transaction
+from tests.batches import TRACE_A, make_batch, span
+
+_LOOK = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1 FROM spans')"
+
+
+def look_from_another_process(path: Path) -> None:
+    subprocess.run([sys.executable, "-c", f"{_LOOK}; c.close()", str(path)], check=True)
+
+
+async def test_a_reader_that_leaves_does_not_take_the_wal_along(tmp_path: Path) -> None:
+    path = tmp_path / "msgtrace.db"
+    async with open_storage(Settings(database_url=f"sqlite:///{path}")) as storage:
+        await storage.check()
+        await storage.get_trace(DEFAULT_TENANT, TRACE_A)  # each opened a connection of its own
+
+        look_from_another_process(path)
+        assert await storage.write_spans([make_batch(span("root"))]) == 1
+
+        # A copy made by somebody else sees only what is really in the files.
+        with sqlite3.connect(path) as other:
+            assert other.execute("SELECT count(*) FROM spans").fetchone() == (1,)
+        other.close()
+
+
+def test_a_transaction_that_sqlite_has_ended_leaves_the_connection_usable(tmp_path: Path) -> None:
+    """SQLite rolls back by itself after some errors; a ROLLBACK would then fail as well."""
+    connection = open_connection(tmp_path / "msgtrace.db")
+    connection.execute("CREATE TABLE t (x PRIMARY KEY)")
+
+    def write_twice(or_what: str) -> None:
+        with write_transaction(connection):
+            connection.execute("INSERT INTO t VALUES (1)")
+            connection.execute(f"INSERT OR {or_what} INTO t VALUES (1)")
+
+    for or_what in ("ROLLBACK", "ABORT"):
+        with pytest.raises(sqlite3.IntegrityError):
+            write_twice(or_what)
+    assert not connection.in_transaction
+    assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
+    connection.close()
+
+
+async def test_a_disk_that_fills_up_is_retryable_and_passes(tmp_path: Path) -> None:
+    path = tmp_path / "msgtrace.db"
+    thread = ConnectionThread(lambda: open_connection(path), "test")
+
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA max_page_count = 4")
+        with write_transaction(connection):
+            connection.execute("CREATE TABLE t (x)")
+            connection.execute("INSERT INTO t VALUES (zeroblob(1000000))")
+
+    def empty(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA max_page_count = 10000")
+        with write_transaction(connection):
+            connection.execute("CREATE TABLE t (x)")
+
+    try:
+        with pytest.raises(StorageUnavailable, match="full"):
+            await thread.run(fill)
+        await thread.run(empty)
+    finally:
+        await thread.aclose()

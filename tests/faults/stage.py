@@ -1,0 +1,250 @@
+"""A database, the collectors before it, and the senders before those."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.end_to_end.processes import Ports, Program, RunningProcess, start
+from tests.faults.load import Load
+from tests.faults.network import FaultyProxy, faulty_proxy
+from tests.faults.private_postgres import PrivatePostgres
+
+_BLOCK = 4096
+_STEP = 32 * 2**20
+_MARGIN = 2**20
+"""How close the disk comes to being full in large steps.
+
+A step that does not fit any more fails as a whole.
+"""
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """What a fault may act upon. `postgres` and `proxy` are absent on SQLite, `path` elsewhere."""
+
+    database_url: str
+    """Past the proxy, for audits."""
+    collector_url: str
+    load: Load
+    chance: random.Random
+    program: Program = field(default_factory=Program)
+    path: Path | None = None
+    postgres: PrivatePostgres | None = None
+    proxy: FaultyProxy | None = None
+    disk: Path | None = None
+    """A small file system of its own that holds the data, where one may be mounted."""
+    collectors: list[RunningProcess] = field(default_factory=list)
+
+    @property
+    def server(self) -> PrivatePostgres:
+        assert self.postgres is not None
+        return self.postgres
+
+    @property
+    def network(self) -> FaultyProxy:
+        assert self.proxy is not None
+        return self.proxy
+
+    @property
+    def database(self) -> str:
+        return self.database_url.rpartition("/")[2]
+
+    def sleep(self, least_s: float, most_s: float) -> None:
+        time.sleep(self.chance.uniform(least_s, most_s))
+
+    def start_collector(self, ports: Ports) -> RunningProcess:
+        collector = start(
+            "collector",
+            ports=ports,
+            environment={"MSGTRACE_DATABASE_URL": self.collector_url},
+            program=self.program,
+        )
+        self.collectors.append(collector)
+        collector.wait_until_ready()
+        return collector
+
+    def kill_and_restart(self, collector: RunningProcess) -> None:
+        """kill -9, and a new one on the same ports."""
+        self.collectors.remove(collector)
+        collector.kill()
+        collector.close()
+        self.start_collector(collector.ports)
+
+    def require_all_running(self) -> None:
+        """Nothing but a kill of ours may end a collector."""
+        for collector in self.collectors:
+            assert collector.is_running, f"a collector ended\n{collector.stderr[-3000:]}"
+
+    def log_lines(self) -> int:
+        """Of all collectors that run."""
+        return sum(collector.stderr.count("\n") for collector in self.collectors)
+
+    def cpu_s(self) -> float:
+        """Of all collectors that run."""
+        used = [psutil.Process(each.popen.pid).cpu_times() for each in self.collectors]
+        return sum(times.user + times.system for times in used)
+
+    @contextlib.contextmanager
+    def under_load(self) -> Iterator[Stage]:
+        """Meanwhile the senders send. At the end each of them has been served."""
+        with self.load.running():
+            self.load.wait_for_requests(30)
+            yield self
+        self.require_all_running()
+
+    def close(self) -> None:
+        """kill -9: what was acknowledged needs no orderly end."""
+        for collector in self.collectors:
+            collector.close()
+
+
+@contextlib.contextmanager
+def sqlite_stage(
+    path: Path, seed: int, *, collectors: int = 1, program: Program | None = None, **load: object
+) -> Iterator[Stage]:
+    """Collectors on one SQLite file."""
+    url = f"sqlite:///{path}"
+    ports = [Ports.free() for _ in range(collectors)]
+    stage = Stage(
+        database_url=url,
+        collector_url=url,
+        load=_load(ports, seed, load),
+        chance=random.Random(seed),
+        program=program or Program(),
+        path=path,
+    )
+    with _with_collectors(stage, ports):
+        yield stage
+
+
+@contextlib.contextmanager
+def postgres_stage(
+    server: PrivatePostgres,
+    seed: int,
+    *,
+    collectors: int = 1,
+    disk: Path | None = None,
+    program: Program | None = None,
+    **load: object,
+) -> Iterator[Stage]:
+    """Collectors on a new database of the server, through a proxy.
+
+    disk: a folder that is to hold the tables.
+    """
+    ports = [Ports.free() for _ in range(collectors)]
+    with _new_database(server, disk) as database, faulty_proxy(server.port) as proxy:
+        stage = Stage(
+            database_url=server.url(database),
+            collector_url=server.url(database).replace(f":{server.port}/", f":{proxy.port}/"),
+            load=_load(ports, seed, load),
+            chance=random.Random(seed),
+            program=program or Program(),
+            postgres=server,
+            proxy=proxy,
+            disk=disk,
+        )
+        with _with_collectors(stage, ports):
+            yield stage
+
+
+@contextlib.contextmanager
+def small_disk(mebibytes: int) -> Iterator[Path | None]:
+    """A file system in memory; None where mounting is not allowed."""
+    folder = Path(tempfile.mkdtemp(prefix="msgtrace-disk-"))
+    try:
+        if not _is_mounted(folder, mebibytes):
+            yield None
+            return
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def full(disk: Path) -> Iterator[None]:
+    """Meanwhile there is no room on the disk."""
+    ballast = disk / "ballast"
+    try:
+        with ballast.open("wb", buffering=0) as file:
+            while shutil.disk_usage(disk).free:  # the others take some of it meanwhile
+                free = shutil.disk_usage(disk).free
+                _grow(file, min(max(free - _MARGIN, _BLOCK), _STEP))
+        yield
+    finally:
+        ballast.unlink()
+
+
+def _grow(file: io.FileIO, count: int) -> None:
+    end = file.seek(0, os.SEEK_END)
+    with contextlib.suppress(OSError):
+        os.posix_fallocate(file.fileno(), end, count)
+
+
+def limited_files(count: int) -> Program:
+    """The program with so many file descriptors at most."""
+    shell = f'ulimit -n {count}; exec "$@"'
+    return Program(arguments=("sh", "-c", shell, "sh", sys.executable, "-m", "msgtrace"))
+
+
+def _load(ports: Sequence[Ports], seed: int, options: dict[str, object]) -> Load:
+    return dataclasses.replace(Load(ports, seed), **options)  # type: ignore[arg-type]  # names of fields
+
+
+@contextlib.contextmanager
+def _with_collectors(stage: Stage, ports: Sequence[Ports]) -> Iterator[Stage]:
+    try:
+        for each in ports:
+            stage.start_collector(each)
+        yield stage
+    finally:
+        stage.close()
+
+
+@contextlib.contextmanager
+def _new_database(server: PrivatePostgres, disk: Path | None) -> Iterator[str]:
+    """Its name. Dropped afterwards: without the disk it would hold up the server's recovery."""
+    name = f"faults_{time.time_ns()}"
+    if disk is None:
+        server.execute(f"CREATE DATABASE {name}")
+    else:
+        folder = disk / name
+        folder.mkdir()
+        if server.user is not None:
+            shutil.chown(folder, server.user)
+        server.execute(
+            f"CREATE TABLESPACE {name} LOCATION '{folder}'",
+            f"CREATE DATABASE {name} TABLESPACE {name}",
+        )
+    try:
+        yield name
+    finally:
+        server.ensure_running()
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        if disk is not None:
+            # Without the checkpoint, the next recovery would look for the folder on the disk.
+            server.execute(f"DROP TABLESPACE {name}", "CHECKPOINT")
+
+
+def _is_mounted(folder: Path, mebibytes: int) -> bool:
+    if shutil.which("mount") is None:
+        return False
+    folder.chmod(0o755)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=0755", "tmpfs", str(folder)]
+    return subprocess.run(mount, check=False, capture_output=True).returncode == 0

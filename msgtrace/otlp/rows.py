@@ -30,6 +30,7 @@ The name that the OpenTelemetry resource conventions give it.
 
 _NO_TRACE = bytes(TRACE_ID_BYTES)
 _NO_SPAN = bytes(SPAN_ID_BYTES)
+_PARENT_BYTES = (SPAN_ID_BYTES, 0)
 
 _ROW_BYTES = 200
 """Least size of a row tuple in memory, without its texts."""
@@ -110,8 +111,16 @@ class _RowMaker:
         rows, genai = self.batch.spans, self.batch.genai
         for span in spans:
             trace_id, span_id, parent_id = span.trace_id, span.span_id, span.parent_span_id
-            if problem := _id_problem(trace_id, span_id, parent_id):
-                rejected[problem] += 1
+            if (
+                len(trace_id) != TRACE_ID_BYTES
+                or len(span_id) != SPAN_ID_BYTES
+                or not (
+                    trace_id != _NO_TRACE
+                    and span_id != _NO_SPAN
+                    and len(parent_id) in _PARENT_BYTES
+                )
+            ):
+                rejected[_id_problem(trace_id, span_id)] += 1
                 continue
             attributes = None
             if pairs := span.attributes:
@@ -119,7 +128,8 @@ class _RowMaker:
                 attributes = to_json(plain)
                 if facts := read_facts(plain):
                     genai[len(rows)] = facts
-            status = span.status
+            status, trace_state = span.status, span.trace_state
+            status_message = status.message
             start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
             events, links = span.events, span.links
             # In SPAN_COLUMNS order.
@@ -141,8 +151,8 @@ class _RowMaker:
                     span.dropped_links_count or None,
                     service_name,
                     escape_text(span.name),
-                    escape_text(status.message) or None,
-                    escape_text(span.trace_state) or None,
+                    escape_text(status_message) if status_message else None,
+                    escape_text(trace_state) if trace_state else None,
                     attributes,
                     self._list(self._event, events) if events else None,
                     self._list(self._link, links) if links else None,
@@ -176,14 +186,12 @@ class _RowMaker:
         }
 
 
-def _id_problem(trace_id: bytes, span_id: bytes, parent_id: bytes) -> Rejection | None:
+def _id_problem(trace_id: bytes, span_id: bytes) -> Rejection:
     if len(trace_id) != TRACE_ID_BYTES or trace_id == _NO_TRACE:
         return Rejection.INVALID_TRACE_ID
     if len(span_id) != SPAN_ID_BYTES or span_id == _NO_SPAN:
         return Rejection.INVALID_SPAN_ID
-    if parent_id and len(parent_id) != SPAN_ID_BYTES:
-        return Rejection.INVALID_PARENT_SPAN_ID
-    return None
+    return Rejection.INVALID_PARENT_SPAN_ID
 
 
 def _service_name(attributes: dict[str, Any]) -> str:

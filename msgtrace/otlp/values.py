@@ -33,8 +33,24 @@ _decode = msgspec.json.Decoder().decode
 def plain_map(pairs: Sequence[KeyValue]) -> dict[str, Any]:
     """Attributes as values that `to_json` takes: plain Python ones, tagged maps where needed."""
     # The string case first and without WhichOneof: it is most of all traffic.
+    plain = {pair.key: (value := pair.value).string_value or plain_value(value) for pair in pairs}
+    if (
+        len(plain) == len(pairs)
+        and "" not in plain
+        and (len(plain) > 1 or not _looks_tagged(plain))
+    ):
+        return plain
+    return _nested_map(pairs)
+
+
+def _nested_map(pairs: Sequence[KeyValue]) -> dict[str, Any]:
+    """A map within a value; never makes a value twice, which over many levels would explode."""
     items = [(pair.key, (value := pair.value).string_value or plain_value(value)) for pair in pairs]
     return as_map(items, pairs)
+
+
+def _looks_tagged(plain: dict[str, Any]) -> bool:
+    return next(iter(plain), "").startswith("$")
 
 
 def plain_value(value: AnyValue) -> Any:
@@ -133,7 +149,7 @@ _TAGGED: dict[str, Any] = {
     "double_value": plain_double,
     "bytes_value": plain_bytes,
     "array_value": lambda array: [each.string_value or plain_value(each) for each in array.values],
-    "kvlist_value": lambda kvlist: plain_map(kvlist.values),
+    "kvlist_value": lambda kvlist: _nested_map(kvlist.values),
     "string_value_strindex": lambda index: {"$strindex": index},
 }
 

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from msgtrace.errors import MalformedRequest, RequestTooLarge, SignalNotStored
+from msgtrace.model.units import MIB
 from msgtrace.receivers.body import content_coding, inflate
 from msgtrace.receivers.budget import ByteLease
 from msgtrace.receivers.encoding import JSON, answer_encoding, encoding_of
@@ -38,6 +39,12 @@ ROOT_PATH = "/"
 """Where an exporter posts whose endpoint for traces was given without a path."""
 
 CORS_MAX_AGE_S = 7200
+
+MAX_UNREAD_BYTES = 8 * MIB
+"""A larger body is not read to its end after it was refused: the connection is closed instead.
+
+For a smaller one it stays open, because Go's exporter does not retry on a broken connection.
+"""
 
 _HTTP_CODES = {404: grpc.StatusCode.NOT_FOUND, 405: grpc.StatusCode.UNIMPLEMENTED}
 
@@ -120,8 +127,7 @@ def _answering(
 
 
 async def _read_body(request: Request, max_bytes: int, lease: ByteLease) -> bytes:
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > max_bytes:
+    if (declared := _declared_bytes(request)) > max_bytes:
         raise RequestTooLarge(f"the body has {declared} bytes, the limit is {max_bytes}")
     chunks: list[bytes] = []
     size = 0
@@ -137,11 +143,18 @@ async def _read_body(request: Request, max_bytes: int, lease: ByteLease) -> byte
     return b"".join(chunks)
 
 
+def _declared_bytes(request: Request) -> int:
+    """What Content-Length says, 0 without one."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() else 0
+
+
 def _error_response(request: Request, answer: Answer) -> Response:
     headers = {}
     if answer.retry_after_s is not None:
         headers["Retry-After"] = str(answer.retry_after_s)
-    if answer.http_status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+    is_too_large = answer.http_status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    if is_too_large or _declared_bytes(request) > MAX_UNREAD_BYTES:
         headers["Connection"] = "close"  # the rest of the body is not worth reading
     encoding = answer_encoding(_content_type(request))
     body = encoding.encode_status(answer.code_number, answer.message, answer.retry_after_s)

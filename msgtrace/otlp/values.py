@@ -34,13 +34,7 @@ def plain_map(pairs: Sequence[KeyValue]) -> dict[str, Any]:
     """Attributes as values that `to_json` takes: plain Python ones, tagged maps where needed."""
     # The string case first and without WhichOneof: it is most of all traffic.
     plain = {pair.key: (value := pair.value).string_value or plain_value(value) for pair in pairs}
-    if (
-        len(plain) == len(pairs)
-        and "" not in plain
-        and (len(plain) > 1 or not _looks_tagged(plain))
-    ):
-        return plain
-    return _nested_map(pairs)
+    return plain if _says_all(plain, len(pairs)) else _nested_map(pairs)
 
 
 def _nested_map(pairs: Sequence[KeyValue]) -> dict[str, Any]:
@@ -49,8 +43,16 @@ def _nested_map(pairs: Sequence[KeyValue]) -> dict[str, Any]:
     return as_map(items, pairs)
 
 
+def _says_all(plain: dict[str, Any], count: int) -> bool:
+    """Whether a map of `count` pairs surely loses nothing as a plain one.
+
+    An empty key may stand for a key by string index.
+    """
+    return len(plain) == count and "" not in plain and not _looks_tagged(plain)
+
+
 def _looks_tagged(plain: dict[str, Any]) -> bool:
-    return next(iter(plain), "").startswith("$")
+    return len(plain) == 1 and next(iter(plain)).startswith("$")
 
 
 def plain_value(value: AnyValue) -> Any:
@@ -112,12 +114,11 @@ def as_map(items: list[tuple[str, Any]], pairs: Sequence[Any]) -> dict[str, Any]
     Takes finished values, because making those of nested maps twice would take exponential time.
     """
     plain = dict(items)
-    if len(plain) == len(items) and "" not in plain and (len(items) != 1 or items[0][0][0] != "$"):
+    if _says_all(plain, len(items)):
         return plain
     # A text wins over an index beside it, which OTLP does not allow.
     indexes = [0 if pair.key else int(pair.key_strindex or 0) for pair in pairs]
-    looks_tagged = len(items) == 1 and items[0][0].startswith("$")
-    if len(plain) == len(items) and not any(indexes) and not looks_tagged:
+    if len(plain) == len(items) and not any(indexes) and not _looks_tagged(plain):
         return plain
     return {
         "$map": [

@@ -111,6 +111,8 @@ class SpanBatch:
     trace.
     rejections: how many spans were left out, by what is wrong with them.
     body_bytes: size of the request, the measure of queue limits.
+    payload, encoding: the request itself, inflated, and what it is written in (protobuf or json),
+    for whoever must keep what cannot be stored now.
     """
 
     spans: list[Row] = field(default_factory=list)
@@ -120,6 +122,8 @@ class SpanBatch:
     traces: dict[TraceKey, TraceDelta] = field(default_factory=dict)
     rejections: dict[Rejection, int] = field(default_factory=dict)
     body_bytes: int = 0
+    payload: bytes = b""
+    encoding: str = ""
 
     def add_rejections(self, other: SpanBatch) -> None:
         """Count also what `other` left out."""

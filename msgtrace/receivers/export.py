@@ -73,14 +73,14 @@ class TraceExport:
     def _decode_small(self, body: bytes, encoding: Encoding, coding: str) -> SpanBatch | None:
         """The batch of a body that is small also when inflated, None for a larger one."""
         if coding == IDENTITY:
-            return encoding.decode(body) if len(body) <= INLINE_BYTES else None
+            return _decode(body, encoding) if len(body) <= INLINE_BYTES else None
         if len(body) > INLINE_INFLATE_BYTES:
             return None
         try:
             content = inflate(body, coding, min(INLINE_BYTES, self.max_request_bytes))
         except RequestTooLarge:
             return None
-        return encoding.decode(content)
+        return _decode(content, encoding)
 
     async def _export_large(
         self, body: bytes, encoding: Encoding, coding: str, wire: str
@@ -104,4 +104,10 @@ class TraceExport:
 
 def _next_batch(pieces: Iterator[bytes], encoding: Encoding) -> SpanBatch | None:
     piece = next(pieces, None)
-    return None if piece is None else encoding.decode(piece)
+    return None if piece is None else _decode(piece, encoding)
+
+
+def _decode(content: bytes, encoding: Encoding) -> SpanBatch:
+    batch = encoding.decode(content)
+    batch.payload, batch.encoding = content, encoding.name
+    return batch

@@ -83,9 +83,10 @@ class RunningProcess:
 
     def wait_until_ready(self) -> None:
         """Return once the service answers. Fails if it ended instead."""
-        is_ready = self._listens if self.command == "collector" else self._says_ready
+        answers = self._listens if self.command == "collector" else self._says_ready
+        # Ports answer a moment before the log says so; a stop in between is one during the start.
         wait_until(
-            lambda: not self.is_running or is_ready(),
+            lambda: not self.is_running or ("started" in self.stderr and answers()),
             f"{self.command} to be ready",
             START_TIMEOUT_S,
         )

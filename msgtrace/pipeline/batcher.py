@@ -5,7 +5,8 @@ No timer: a free writer takes what waits, up to `max_batch_bytes`; while all are
 grows. An idle collector commits each request at once, a loaded one commits large flushes.
 Bounded: what waits and what is being written is at most `max_queued_bytes`, measured in request
 bytes; beyond it Overloaded at once.
-Not here: decoding, retries, tenancy, retention.
+A database that is away is asked again for `hold_s`: most restarts are over by then.
+Not here: decoding, what happens after the hold, tenancy, retention.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -24,6 +26,15 @@ from msgtrace.storage.protocol import SpanWriter
 from msgtrace.telemetry.metrics import CollectorMetrics
 
 logger = logging.getLogger(__name__)
+
+HOLD_S = 2.0
+"""How long a request waits for a database that is away. Senders give an export 10 s in all."""
+
+RETRY_INTERVAL_S = 0.2
+"""Between two tries of one flush within the hold."""
+
+ABANDONED_GRACE_S = 1.0
+"""How long closing waits for a write in progress whose senders all have their answer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,16 +56,20 @@ class Batcher:
         *,
         max_batch_bytes: int,
         max_queued_bytes: int,
+        hold_s: float = 0.0,
         metrics: CollectorMetrics | None = None,
     ) -> None:
         self._writer = writer
         self._max_batch_bytes = max_batch_bytes
         self._max_queued_bytes = max_queued_bytes
+        self._hold_s = hold_s
         self._metrics = metrics or CollectorMetrics()
         self._queued_bytes = 0
+        self._queue: deque[_Waiting] = deque()
         self._unanswered: dict[_Waiting, None] = {}  # a set in the order of arrival
+        self._last_commit_s = float("-inf")
         self._is_closing = False
-        self._queue: asyncio.Queue[_Waiting | None] = asyncio.Queue()
+        self._has_news = asyncio.Event()
         self._writers: list[asyncio.Task[None]] = []
         self._metrics.watch_queue(
             queued_requests=lambda: len(self._unanswered),
@@ -67,6 +82,14 @@ class Batcher:
     def queued_bytes(self) -> int:
         """Request bytes that wait or are being written."""
         return self._queued_bytes
+
+    @property
+    def stalled_s(self) -> float:
+        """How long somebody has waited without any commit; 0 if nobody waits for an answer."""
+        oldest = next(iter(self._unanswered), None)
+        if oldest is None:
+            return 0.0
+        return time.monotonic() - max(oldest.since_s, self._last_commit_s)
 
     async def __aenter__(self) -> Self:
         self._writers = [
@@ -81,26 +104,40 @@ class Batcher:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Accept nothing more, write everything that waits, then stop."""
+        """Accept nothing more, write everything that waits, then stop.
+
+        A write that nobody waits for any more, to a database that does not answer, is ended.
+        """
         self._is_closing = True
-        for _ in self._writers:
-            self._queue.put_nowait(None)
-        await asyncio.gather(*self._writers)
+        self._has_news.set()
+        while waiting := [each.done for each in self._unanswered if not each.done.done()]:
+            await asyncio.wait(waiting)
+        await asyncio.wait(self._writers, timeout=ABANDONED_GRACE_S)
+        for writer in self._writers:
+            writer.cancel()
+        await asyncio.gather(*self._writers, return_exceptions=True)
 
     async def submit(self, batch: SpanBatch) -> None:
         """See SpanSink. A batch larger than the whole queue is taken when nothing else waits."""
         if not batch.spans:
             return
-        try:
-            self._require_room(batch.body_bytes)
-        except Overloaded:
-            self._metrics.count_spans_refused(len(batch.spans))
-            raise
+        self._require_room(batch.body_bytes)
         waiting = _Waiting(batch, asyncio.get_running_loop().create_future())
         self._queued_bytes += batch.body_bytes
         self._unanswered[waiting] = None
-        self._queue.put_nowait(waiting)
+        self._queue.append(waiting)
+        self._has_news.set()
         await waiting.done
+
+    def give_up(self, error: Unavailable) -> None:
+        """Answer everybody who waits with `error`.
+
+        What is being written may still be stored; what is queued will not be.
+        """
+        for waiting in self._queue:
+            self._queued_bytes -= waiting.batch.body_bytes
+        self._queue.clear()
+        self._fail(list(self._unanswered), error)
 
     def _require_room(self, body_bytes: int) -> None:
         if self._is_closing:
@@ -116,47 +153,55 @@ class Batcher:
         return 0.0 if oldest is None else time.monotonic() - oldest.since_s
 
     async def _write_until_closed(self) -> None:
-        while (first := await self._queue.get()) is not None:
-            group = self._take_with(first)
+        while group := await self._next_group():
             await self._flush(group)
             self._queued_bytes -= _bytes_of(group)
-            for waiting in group:
-                del self._unanswered[waiting]
 
-    def _take_with(self, first: _Waiting) -> list[_Waiting]:
-        group, group_bytes = [first], first.batch.body_bytes
-        while group_bytes < self._max_batch_bytes and not self._queue.empty():
-            waiting = self._queue.get_nowait()
-            if waiting is None:
-                self._queue.put_nowait(
-                    None
-                )  # it is the last: the sentinels of closing come after all batches
-                break
-            group.append(waiting)
-            group_bytes += waiting.batch.body_bytes
+    async def _next_group(self) -> list[_Waiting]:
+        """What waits, up to the cap of a flush; empty once there is nothing left to come."""
+        while not self._queue:
+            if self._is_closing:
+                return []
+            self._has_news.clear()
+            await self._has_news.wait()
+        group, group_bytes = [], 0
+        while self._queue and group_bytes < self._max_batch_bytes:
+            group.append(self._queue.popleft())
+            group_bytes += group[-1].batch.body_bytes
         return group
 
     async def _flush(self, group: list[_Waiting]) -> None:
-        started_s = time.perf_counter()
-        try:
-            new = await self._writer.write_spans([waiting.batch for waiting in group])
-        except Unavailable as error:
-            self._metrics.count_flush_refused(error)
-            logger.warning(
-                "batch_write_unavailable", extra={"requests": len(group), "reason": str(error)}
-            )
-            self._fail(group, error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, every sender gets an answer and the writer goes on
-            self._metrics.count_flush_refused(error)
-            await self._isolate(group, error)
-        else:
-            self._metrics.count_flush(
-                spans=_spans_of(group),
-                new=new,
-                body_bytes=_bytes_of(group),
-                took_s=time.perf_counter() - started_s,
-            )
-            _succeed(group)
+        while True:
+            started_s = time.perf_counter()
+            try:
+                new = await self._writer.write_spans([waiting.batch for waiting in group])
+            except Unavailable as error:
+                self._metrics.count_flush_refused(error)
+                if self._may_hold(group):
+                    await asyncio.sleep(RETRY_INTERVAL_S)
+                    continue
+                logger.warning(
+                    "batch_write_unavailable", extra={"requests": len(group), "reason": str(error)}
+                )
+                self._fail(group, error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, every sender gets an answer and the writer goes on
+                self._metrics.count_flush_refused(error)
+                await self._isolate(group, error)
+            else:
+                self._last_commit_s = time.monotonic()
+                self._metrics.count_flush(
+                    spans=_spans_of(group),
+                    new=new,
+                    body_bytes=_bytes_of(group),
+                    took_s=time.perf_counter() - started_s,
+                )
+                self._succeed(group)
+            return
+
+    def _may_hold(self, group: Sequence[_Waiting]) -> bool:
+        """Whether another try would still come within the hold of all, and matter to anybody."""
+        is_awaited = any(waiting in self._unanswered for waiting in group)
+        return is_awaited and time.monotonic() - group[0].since_s + RETRY_INTERVAL_S < self._hold_s
 
     async def _isolate(self, group: list[_Waiting], error: Exception) -> None:
         """One request's data must not cost the others theirs: write each alone."""
@@ -174,16 +219,16 @@ class Batcher:
         )
 
     def _fail(self, group: Sequence[_Waiting], error: Exception) -> None:
-        self._metrics.count_spans_refused(_spans_of(group))
         for waiting in group:
+            self._unanswered.pop(waiting, None)
             if not waiting.done.done():
                 waiting.done.set_exception(error)
 
-
-def _succeed(group: Sequence[_Waiting]) -> None:
-    for waiting in group:
-        if not waiting.done.done():
-            waiting.done.set_result(None)
+    def _succeed(self, group: Sequence[_Waiting]) -> None:
+        for waiting in group:
+            self._unanswered.pop(waiting, None)
+            if not waiting.done.done():
+                waiting.done.set_result(None)
 
 
 def _spans_of(group: Sequence[_Waiting]) -> int:

@@ -1,6 +1,6 @@
 """The two encodings of OTLP.
 
-How a request is decoded, and how an answer of the same kind is made.
+How a request is cut into pieces, and how an answer of the same kind is made.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 from msgtrace.errors import UnsupportedMediaType
 from msgtrace.model.batch import SpanBatch
-from msgtrace.otlp.decode import decode_export_request
+from msgtrace.otlp import encodings
 from msgtrace.otlp.encode import (
     encode_export_json,
     encode_export_response,
     encode_status,
     encode_status_json,
 )
-from msgtrace.otlp.json import decode_export_json
 from msgtrace.otlp.split import check_json, split_request
 
 
@@ -32,24 +31,21 @@ class Encoding:
     name: str
     media_type: str
     split: Callable[[bytes, int], Iterator[bytes]]
-    decode: Callable[[bytes], SpanBatch]
     encode_response: Callable[[SpanBatch], bytes]
     encode_status: Callable[[int, str, int | None], bytes]
 
 
 PROTOBUF = Encoding(
-    "protobuf",
+    encodings.PROTOBUF,
     "application/x-protobuf",
     split_request,
-    decode_export_request,
     encode_export_response,
     encode_status,
 )
 JSON = Encoding(
-    "json",
+    encodings.JSON,
     "application/json",
     check_json,
-    decode_export_json,
     encode_export_json,
     encode_status_json,
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from msgtrace.errors import RequestTooLarge
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.units import KIB
+from msgtrace.otlp.encodings import decode_as
 from msgtrace.pipeline.sink import SpanSink
 from msgtrace.receivers.body import IDENTITY, inflate
 from msgtrace.receivers.budget import ByteBudget
@@ -73,14 +74,14 @@ class TraceExport:
     def _decode_small(self, body: bytes, encoding: Encoding, coding: str) -> SpanBatch | None:
         """The batch of a body that is small also when inflated, None for a larger one."""
         if coding == IDENTITY:
-            return _decode(body, encoding) if len(body) <= INLINE_BYTES else None
+            return decode_as(encoding.name, body) if len(body) <= INLINE_BYTES else None
         if len(body) > INLINE_INFLATE_BYTES:
             return None
         try:
             content = inflate(body, coding, min(INLINE_BYTES, self.max_request_bytes))
         except RequestTooLarge:
             return None
-        return _decode(content, encoding)
+        return decode_as(encoding.name, content)
 
     async def _export_large(
         self, body: bytes, encoding: Encoding, coding: str, wire: str
@@ -99,15 +100,13 @@ class TraceExport:
 
     async def _submit(self, batch: SpanBatch, wire: str) -> None:
         self.metrics.count_decoded(wire, batch)
-        await self._sink.submit(batch)
+        try:
+            await self._sink.submit(batch)
+        except Exception:
+            self.metrics.count_spans_refused(len(batch.spans))
+            raise
 
 
 def _next_batch(pieces: Iterator[bytes], encoding: Encoding) -> SpanBatch | None:
     piece = next(pieces, None)
-    return None if piece is None else _decode(piece, encoding)
-
-
-def _decode(content: bytes, encoding: Encoding) -> SpanBatch:
-    batch = encoding.decode(content)
-    batch.payload, batch.encoding = content, encoding.name
-    return batch
+    return None if piece is None else decode_as(encoding.name, piece)

@@ -318,3 +318,77 @@ async def test_a_batch_without_spans_is_answered_without_a_write(
 
     assert writer.flush_sizes == [1]
     assert batcher.queued_bytes == 300
+
+
+async def test_a_database_that_is_back_within_the_hold_costs_no_sender_an_error(
+    writer: RecordingWriter,
+) -> None:
+    writer.error = StorageUnavailable("restarting")
+    async with Batcher(writer, max_batch_bytes=100, max_queued_bytes=300, hold_s=60) as batcher:
+        senders = await send(batcher, request(), request())
+        assert not any(sender.done() for sender in senders)
+        writer.error = None
+        await asyncio.gather(*senders)
+
+    assert len(writer.written) == 2
+
+
+async def test_a_hold_ends_with_the_databases_own_reason(writer: RecordingWriter) -> None:
+    writer.error = StorageUnavailable("restarting")
+    async with Batcher(writer, max_batch_bytes=100, max_queued_bytes=300, hold_s=0.5) as batcher:
+        with pytest.raises(StorageUnavailable, match="restarting"):
+            await batcher.submit(request())
+
+    assert len(writer.flushes) > 1
+    assert batcher.queued_bytes == 0
+
+
+async def test_giving_up_answers_everybody_and_makes_room(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    writer.is_open.clear()
+    in_flight, queued = request(100), request(200)
+    senders = await send(batcher, in_flight, queued)
+    assert batcher.stalled_s > 0
+
+    batcher.give_up(StorageUnavailable("no commit"))
+    outcomes = await asyncio.gather(*senders, return_exceptions=True)
+
+    assert [str(outcome) for outcome in outcomes] == ["no commit"] * 2
+    assert batcher.stalled_s == 0
+    assert batcher.queued_bytes == 100  # is being written still
+    writer.is_open.set()
+    await batcher.submit(request())
+    assert queued not in writer.written
+    assert batcher.queued_bytes == 0
+
+
+async def test_a_batcher_that_commits_is_not_stalled_however_long_its_queue(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    writer.is_open.clear()
+    first, second = await send(batcher, request(100), request(100))
+    await asyncio.sleep(0.5)
+    before_s = batcher.stalled_s
+    assert before_s >= 0.5
+    writer.is_open.set()
+    await first
+    writer.is_open.clear()
+
+    assert batcher.stalled_s < before_s
+    writer.is_open.set()
+    await second
+
+
+async def test_leaving_does_not_wait_for_a_write_that_nobody_waits_for(
+    writer: RecordingWriter,
+) -> None:
+    writer.is_open.clear()
+    async with Batcher(writer, max_batch_bytes=100, max_queued_bytes=300) as batcher:
+        [sender] = await send(batcher, request())
+        batcher.give_up(StorageUnavailable("no commit"))
+        with pytest.raises(StorageUnavailable):
+            await sender
+
+    assert writer.running == 0
+    assert writer.written == []

@@ -6,22 +6,22 @@ The order of the `async with` is the path of a span; leaving it in reverse keeps
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
-from msgtrace.pipeline.batcher import Batcher
+from msgtrace.pipeline.assembly import open_pipeline
 from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.grpc import serve_grpc
 from msgtrace.receivers.health import health_service
 from msgtrace.receivers.http import create_receiver
 from msgtrace.serving import StopRequest, serve_asgi, stop_request
-from msgtrace.settings import Settings
+from msgtrace.settings import NO_SPILL, Settings
 from msgtrace.storage.factory import open_storage
-from msgtrace.storage.protocol import SpanWriter
+from msgtrace.storage.protocol import Storage
 from msgtrace.telemetry.endpoints import OperatorView
-from msgtrace.telemetry.health import Readiness, queue_problem
+from msgtrace.telemetry.health import Readiness, queue_problem, unless
 from msgtrace.telemetry.logs import log_started
 from msgtrace.telemetry.metrics import CollectorMetrics
 from msgtrace.telemetry.process import ProcessTelemetry
@@ -34,49 +34,44 @@ logger = logging.getLogger(__name__)
 class Collector:
     """A running collector: its ports, and its export for whoever takes requests on another port.
 
-    `metrics` go on telling what it did after it has stopped.
+    `totals` go on telling what it did after it has stopped.
     """
 
     grpc_port: int
     http_port: int
     export: TraceExport
-    metrics: CollectorMetrics
+    totals: Callable[[], dict[str, int]]
 
 
 @asynccontextmanager
 async def serve_collector(
     settings: Settings,
-    writer: SpanWriter,
+    storage: Storage,
     telemetry: ProcessTelemetry,
     tls: ServerTls | None,
     stop: StopRequest,
 ) -> AsyncIterator[Collector]:
-    """Serve OTLP into `writer`, on plain ports without `tls`.
+    """Serve OTLP into `storage`, on plain ports without `tls`.
 
     On leaving: it says that it is not ready, the ports close, what was read is answered, the
     batcher drains.
     """
     metrics = CollectorMetrics(telemetry.registry)
-    async with Batcher(
-        writer,
-        max_batch_bytes=settings.max_batch_bytes,
-        max_queued_bytes=settings.max_queued_bytes,
-        metrics=metrics,
-    ) as batcher:
+    async with open_pipeline(settings, storage, metrics, telemetry.registry) as pipeline:
         export = TraceExport(
-            batcher,
+            pipeline.sink,
             max_request_bytes=settings.max_request_bytes,
             budget=ByteBudget(settings.max_inflight_bytes),
             metrics=metrics,
         )
         readiness = Readiness(
-            telemetry.probe.problem,
-            queue_problem(lambda: batcher.queued_bytes, settings.max_queued_bytes),
+            unless(pipeline.replaces_database, telemetry.probe.problem),
+            queue_problem(pipeline.queued_bytes, settings.max_queued_bytes),
         )
         discards_others = settings.other_signals == "discard"
         receiver = create_receiver(
             export,
-            OperatorView(readiness, telemetry.registry),
+            OperatorView(readiness, telemetry.registry, pipeline.describe),
             discards_others=discards_others,
             cors_origins=settings.otlp_cors_origins,
         )
@@ -100,7 +95,12 @@ async def serve_collector(
             ) as http_port,
             readiness.watched(),
         ):
-            yield Collector(grpc_port, http_port, export, metrics)
+            yield Collector(grpc_port, http_port, export, pipeline.totals)
+
+
+def open_collector_storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
+    """The storage of a collector, which does not wait for a database that its spill replaces."""
+    return open_storage(settings, waits=settings.spill_dir == NO_SPILL)
 
 
 async def run_collector(settings: Settings) -> None:
@@ -108,7 +108,7 @@ async def run_collector(settings: Settings) -> None:
     async with stop_request() as stop:
         async with (
             open_tls(settings) as tls,
-            open_storage(settings) as storage,
+            open_collector_storage(settings) as storage,
             serve_collector(settings, storage, ProcessTelemetry(storage), tls, stop) as collector,
         ):
             log_started(
@@ -120,4 +120,4 @@ async def run_collector(settings: Settings) -> None:
             )
             await stop.wait()
             logger.info("stopping")
-        logger.info("stopped", extra=collector.metrics.totals())
+        logger.info("stopped", extra=collector.totals())

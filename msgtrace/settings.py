@@ -42,6 +42,7 @@ SDK_VARIABLES = frozenset(
 """Variables of msgtrace-sdk, which shares the prefix: never ours, never warned about."""
 
 OTHER_SIGNALS = ("refuse", "discard")
+NO_SPILL = "off"
 LOG_FORMATS = ("console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -57,6 +58,11 @@ _PASSWORD_IN_QUERY = re.compile(r"([?&]\w*password=)[^&]*", re.IGNORECASE)
 def default_database_url() -> str:
     """A SQLite file in the user's data folder."""
     return f"sqlite:///{platformdirs.user_data_path('msgtrace') / 'msgtrace.db'}"
+
+
+def default_spill_dir() -> str:
+    """A folder in the user's data folder."""
+    return str(platformdirs.user_data_path("msgtrace") / "spill")
 
 
 def _setting(
@@ -108,6 +114,15 @@ class Settings:
     max_inflight_bytes: int = _setting(
         80 * MIB,
         "Bytes that all requests under way may hold; beyond it senders are told to retry.",
+        valid=_BYTES,
+    )
+    spill_dir: str = _setting(
+        default_spill_dir,
+        "Folder where requests wait while PostgreSQL is away; off for none. SQLite needs none.",
+    )
+    max_spill_bytes: int = _setting(
+        1024 * MIB,
+        "Request bytes that may wait in the spill; beyond it senders are told to retry.",
         valid=_BYTES,
     )
     other_signals: str = _setting(

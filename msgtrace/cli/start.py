@@ -6,12 +6,11 @@ import logging
 
 import click
 
-from msgtrace.collector import Collector, serve_collector
+from msgtrace.collector import Collector, open_collector_storage, serve_collector
 from msgtrace.query_service import serve_query
 from msgtrace.receivers.http import SDK_PATH, STANDARD_PATH, export_routes
 from msgtrace.serving import stop_request
 from msgtrace.settings import Settings, mask_password
-from msgtrace.storage.factory import open_storage
 from msgtrace.telemetry.logs import log_started
 from msgtrace.telemetry.process import ProcessTelemetry
 from msgtrace.tls import open_tls
@@ -41,7 +40,7 @@ async def run_all(settings: Settings) -> None:
     ConfigError if it cannot start.
     """
     async with stop_request() as stop:
-        async with open_tls(settings) as tls, open_storage(settings) as storage:
+        async with open_tls(settings) as tls, open_collector_storage(settings) as storage:
             telemetry = ProcessTelemetry(storage)
             async with serve_collector(settings, storage, telemetry, tls, stop) as collector:
                 routes = export_routes(collector.export, STANDARD_PATH, SDK_PATH)
@@ -49,7 +48,7 @@ async def run_all(settings: Settings) -> None:
                     _announce(settings, storage.backend, collector, port)
                     await stop.wait()
                     logger.info("stopping")
-        logger.info("stopped", extra=collector.metrics.totals())
+        logger.info("stopped", extra=collector.totals())
 
 
 def _announce(settings: Settings, database: str, collector: Collector, port: int) -> None:

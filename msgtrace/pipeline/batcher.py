@@ -112,10 +112,11 @@ class Batcher:
         self._has_news.set()
         while waiting := [each.done for each in self._unanswered if not each.done.done()]:
             await asyncio.wait(waiting)
-        await asyncio.wait(self._writers, timeout=ABANDONED_GRACE_S)
-        for writer in self._writers:
+        _, stuck = await asyncio.wait(self._writers, timeout=ABANDONED_GRACE_S)
+        for writer in stuck:
             writer.cancel()
-        await asyncio.gather(*self._writers, return_exceptions=True)
+        if stuck:  # they end with the connections of the storage at the latest
+            await asyncio.wait(stuck, timeout=ABANDONED_GRACE_S)
 
     async def submit(self, batch: SpanBatch) -> None:
         """See SpanSink. A batch larger than the whole queue is taken when nothing else waits."""

@@ -17,11 +17,13 @@ _POSTGRES_SCHEMES = ("postgresql", "postgres")
 
 
 @asynccontextmanager
-async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
+async def open_storage(settings: Settings, *, waits: bool = True) -> AsyncIterator[Storage]:
     """The storage of `settings.database_url`, reachable and with the schema this program needs.
 
     Waits up to `connect_timeout_s` for a database that is not there yet. Migrates unless
     `auto_migrate` is off.
+    waits: without it a database that is away is no error. Its storage raises StorageUnavailable
+    until the database has come and has the schema.
     Raises InvalidSetting for an unknown URL scheme, DatabaseUnusable or SchemaMismatch for a
     database that will not do.
     """
@@ -33,7 +35,7 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
     else:
         from msgtrace.storage.postgres.backend import PostgresStorage  # noqa: PLC0415 - loads one backend only
 
-        async with PostgresStorage.open(settings) as postgres:
+        async with PostgresStorage.open(settings, waits=waits) as postgres:
             yield postgres
 
 

@@ -95,6 +95,11 @@ class StorageAdmin(Protocol):
         """What kind of database it is: sqlite or postgres."""
         ...
 
+    @property
+    def can_be_away(self) -> bool:
+        """Whether the database may be gone while this machine runs. A local file may not."""
+        ...
+
     async def check(self) -> None:
         """Return if the database answers a query; never waits for reads and writes under way."""
         ...

@@ -6,8 +6,9 @@ Parameters are not looked at: probes may add their own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.requests import Request
@@ -24,6 +25,8 @@ class OperatorView:
 
     readiness: Readiness
     registry: CollectorRegistry
+    details: Callable[[], Mapping[str, Any]] = dict
+    """What /ready says beside its verdict."""
 
 
 async def get_health(request: Request) -> JSONResponse:
@@ -33,10 +36,11 @@ async def get_health(request: Request) -> JSONResponse:
 
 async def get_ready(request: Request) -> JSONResponse:
     """GET /ready: 200 if the process can do its work, else 503 with the reasons."""
-    reasons = await _view(request).readiness.reasons()
+    view = _view(request)
+    reasons = await view.readiness.reasons()
     if reasons:
-        return JSONResponse({"status": "not ready", "reasons": reasons}, 503)
-    return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "not ready", "reasons": reasons, **view.details()}, 503)
+    return JSONResponse({"status": "ready", **view.details()})
 
 
 async def get_metrics(request: Request) -> Response:

@@ -1,7 +1,8 @@
 """Whether a process can do its work now: what /ready and the gRPC health service answer.
 
 Ready means that the database answers and, for a collector, that the queue is below its high-water
-mark. Probes cannot hammer the database: it is asked at most once a second, however many ask us.
+mark. A collector whose spill has room is ready without its database. Probes cannot hammer the
+database: it is asked at most once a second, however many ask us.
 Not here: whether the process lives. It does if it can say so.
 """
 
@@ -28,7 +29,7 @@ WATCH_INTERVAL_S = 5.0
 """How often a process looks by itself, so that the log tells without any probe."""
 
 HIGH_WATER = 0.8
-"""The part of the queue's limit from which on a collector wants no more senders."""
+"""The part of the limit of queue or spill from which on a collector wants no more senders."""
 
 STOPPING = "the service is stopping"
 
@@ -144,3 +145,13 @@ def queue_problem(queued_bytes: Callable[[], int], max_queued_bytes: int) -> Pro
         return f"the queue holds {queued_bytes()} bytes of at most {max_queued_bytes}"
 
     return problem
+
+
+def unless(covered: Callable[[], bool], problem: Problem) -> Problem:
+    """The same problem, which is none while something else does the work."""
+
+    async def remaining() -> str | None:
+        found = await problem()
+        return None if covered() else found
+
+    return remaining

@@ -86,8 +86,9 @@ class MetricSet:
 class CollectorMetrics(MetricSet):
     """What comes in, and what becomes of it.
 
-    Spans received are accepted, rejected or refused, or still wait; accepted ones are stored or
-    duplicates. Both sums hold at any moment at which nothing is under way.
+    Spans received are accepted, rejected, refused or spilled, or still wait. Spilled ones are
+    accepted when they are drained. Accepted ones are stored or duplicates. The sums hold at any
+    moment at which nothing is under way.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -243,6 +244,68 @@ class CollectorMetrics(MetricSet):
         )
 
 
+class SpillMetrics(MetricSet):
+    """Requests that are kept on local disk while the database is away."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        super().__init__(registry)
+        self._spilled = self._counter(
+            "msgtrace_spilled_requests_total",
+            "Requests acknowledged from the spill, as the database was away.",
+        )
+        self._spans_spilled = self._counter(
+            "msgtrace_spans_spilled_total", "Spans of the requests acknowledged from the spill."
+        )
+        self._drained = self._counter(
+            "msgtrace_spill_drained_requests_total",
+            "Requests that went from the spill into the database.",
+        )
+        self._requests = self._gauge(
+            "msgtrace_spill_requests", "Requests in the spill that wait to be drained."
+        )
+        self._set_aside = self._gauge(
+            "msgtrace_spill_set_aside_requests",
+            "Requests in the spill that cannot be stored and wait for a person.",
+        )
+        self._bytes = self._gauge("msgtrace_spill_bytes", "Bytes of the requests in the spill.")
+        self._limit = self._gauge(
+            "msgtrace_spill_limit_bytes", "Bytes of the spill beyond which requests are refused."
+        )
+        self._age = self._gauge(
+            "msgtrace_spill_oldest_age_seconds",
+            "How long ago the oldest request came that waits to be drained.",
+        )
+
+    def count_spilled(self, spans: int) -> None:
+        """A request was acknowledged from the spill."""
+        self._spilled.inc()
+        self._spans_spilled.inc(spans)
+
+    def count_drained(self, requests: int) -> None:
+        """Requests went from the spill into the database."""
+        self._drained.inc(requests)
+
+    def watch(
+        self,
+        *,
+        requests: Callable[[], int],
+        set_aside: Callable[[], int],
+        payload_bytes: Callable[[], int],
+        age_s: Callable[[], float],
+        max_bytes: int,
+    ) -> None:
+        """Read the spill whenever somebody asks for the metrics."""
+        self._requests.set_function(requests)
+        self._set_aside.set_function(set_aside)
+        self._bytes.set_function(payload_bytes)
+        self._age.set_function(age_s)
+        self._limit.set(max_bytes)
+
+    def totals(self) -> dict[str, int]:
+        """What a stopped collector adds to what it says. `in_spill` requests are drained later."""
+        return {"requests_spilled": _total(self._spilled), "in_spill": _total(self._requests)}
+
+
 class QueryMetrics(MetricSet):
     """What the query service was asked."""
 
@@ -324,7 +387,7 @@ def create_registry(database: str) -> CollectorRegistry:
 
 def declarations() -> Mapping[str, Declaration]:
     """Every metric that any process of msgtrace may show, by name."""
-    sets = (CollectorMetrics(), QueryMetrics(), DatabaseMetrics(), BuildMetrics())
+    sets = (CollectorMetrics(), SpillMetrics(), QueryMetrics(), DatabaseMetrics(), BuildMetrics())
     return {each.name: each for metrics in sets for each in metrics.declarations}
 
 

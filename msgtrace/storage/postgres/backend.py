@@ -8,17 +8,18 @@ from typing import Self
 
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.search import TraceFilter
-from msgtrace.model.span import TenantId, TraceId
+from msgtrace.model.span import Row, TenantId, TraceId
 from msgtrace.settings import Settings, mask_password
 from msgtrace.storage.postgres.check import ConnectionCheck
 from msgtrace.storage.postgres.connection import WRITERS, Pool, open_pools
 from msgtrace.storage.postgres.errors import translated_errors
+from msgtrace.storage.postgres.opening import Opening
 from msgtrace.storage.postgres.partitions import DayPartitions
 from msgtrace.storage.postgres.reader import DIALECT, SnapshotReader
 from msgtrace.storage.postgres.schema import migrate_postgres, require_current
 from msgtrace.storage.postgres.writer import BatchWriter
 from msgtrace.storage.protocol import StorageStatus
-from msgtrace.storage.reader import SqlReader, delete_matching
+from msgtrace.storage.reader import SqlReader, Statement, delete_matching
 
 # The rows are locked before their spans are looked for: a writer that has written spans but not yet
 # their summary waits here, and its summary will then count exactly the spans that this deletion did
@@ -45,13 +46,20 @@ class PostgresStorage(SqlReader):
     """See `storage.protocol.Storage`."""
 
     backend = "postgres"
+    can_be_away = True
     writer_count = WRITERS
 
     def __init__(
-        self, url: str, writers: Pool, readers: Pool, connection_check: ConnectionCheck
+        self,
+        url: str,
+        writers: Pool,
+        readers: Pool,
+        connection_check: ConnectionCheck,
+        opening: Opening,
     ) -> None:
         self._reader = SnapshotReader(readers)
-        super().__init__(self._reader.read, DIALECT, list)
+        super().__init__(self._read_opened, DIALECT, list)
+        self._opening = opening
         self._url = url
         self._pools = {"write": writers, "read": readers}
         self._writers = writers
@@ -60,21 +68,26 @@ class PostgresStorage(SqlReader):
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
-        """The database of `settings.database_url`, with the current schema."""
-        if settings.auto_migrate:
-            await migrate_postgres(settings)
-        else:
-            await require_current(settings)
-        async with open_pools(settings) as (writers, readers):
+    async def open(cls, settings: Settings, *, waits: bool) -> AsyncIterator[Self]:
+        """The database of `settings.database_url`, with the current schema.
+
+        waits: see `open_storage`.
+        """
+        ensure = migrate_postgres if settings.auto_migrate else require_current
+        opening = Opening()
+        async with contextlib.AsyncExitStack() as stack:
+            if waits:
+                await opening.open_at_once(settings, ensure)
+            else:
+                await stack.enter_async_context(opening.under_way(settings, ensure))
+            writers, readers = await stack.enter_async_context(open_pools(settings))
             connection_check = ConnectionCheck(settings)
-            try:
-                yield cls(settings.database_url, writers, readers, connection_check)
-            finally:
-                connection_check.close()
+            stack.callback(connection_check.close)
+            yield cls(settings.database_url, writers, readers, connection_check, opening)
 
     async def write_spans(self, batches: Sequence[SpanBatch]) -> int:
         """See SpanWriter."""
+        self._opening.require_open()
         return await self._batch_writer.write(batches)
 
     async def delete_trace(self, tenant_id: TenantId, trace_id: TraceId) -> bool:
@@ -88,6 +101,7 @@ class PostgresStorage(SqlReader):
     async def check(self) -> None:
         """See StorageAdmin."""
         await self._check.run()
+        self._opening.require_open()
 
     def count_connections(self) -> Mapping[str, tuple[int, int]]:
         """See StorageAdmin."""
@@ -98,7 +112,7 @@ class PostgresStorage(SqlReader):
 
     async def get_status(self) -> StorageStatus:
         """See StorageAdmin."""
-        [[row]] = await self._reader.read([(_STATUS, ())])
+        [[row]] = await self._read_opened([(_STATUS, ())])
         version, database_bytes, schema_version, trace_count, span_count = row
         return StorageStatus(
             backend=self.backend,
@@ -110,7 +124,12 @@ class PostgresStorage(SqlReader):
             span_count=span_count,
         )
 
+    async def _read_opened(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        self._opening.require_open()
+        return await self._reader.read(statements)
+
     async def _delete(self, tenant_id: TenantId, trace_ids: Sequence[TraceId]) -> int:
+        self._opening.require_open()
         with translated_errors():
             async with self._writers.acquire() as connection, connection.transaction():
                 locked = await connection.fetch(_LOCK_TRACES, tenant_id, trace_ids)

@@ -23,6 +23,9 @@ READERS = 8
 WRITE_TIMEOUT_S = 30.0
 """How long one statement of a write may take before the write counts as failed."""
 
+CLOSE_TIMEOUT_S = 1.0
+"""How long a server may take over the end of its connections before they are just dropped."""
+
 _RETRY_DELAY_S = 0.5
 _LEAST_TRY_S = 0.1
 
@@ -81,14 +84,15 @@ async def wait_until_reachable(settings: Settings) -> None:
             return
 
 
-def _pool(
+@contextlib.asynccontextmanager
+async def _pool(
     settings: Settings,
     *,
     max_size: int,
     command_timeout: float,
     server_settings: dict[str, str] | None = None,
-) -> Pool:
-    return asyncpg.create_pool(
+) -> AsyncIterator[Pool]:
+    pool = await asyncpg.create_pool(
         settings.database_url,
         min_size=0,
         max_size=max_size,
@@ -98,3 +102,10 @@ def _pool(
         server_settings={"application_name": "msgtrace", "synchronous_commit": "on"}
         | (server_settings or {}),
     )
+    try:
+        yield pool
+    finally:
+        try:
+            await asyncio.wait_for(pool.close(), CLOSE_TIMEOUT_S)
+        except TimeoutError:
+            pool.terminate()

@@ -44,6 +44,7 @@ class SqliteStorage(SqlReader):
     """
 
     backend = "sqlite"
+    can_be_away = False
     writer_count = 1
 
     def __init__(

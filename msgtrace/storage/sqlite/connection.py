@@ -57,7 +57,7 @@ def open_connection(path: Path) -> sqlite3.Connection:
     A new file is readable by its owner only: traces hold prompts and personal data.
     """
     try:
-        _make_file(path)
+        make_file(path)
     except OSError as error:
         raise DatabaseUnusable(f"cannot write {path}: {error.strerror}") from error
     connection = sqlite3.connect(
@@ -76,7 +76,7 @@ def open_connection(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _make_file(path: Path) -> None:
+def make_file(path: Path) -> None:
     """Make the file if it is absent; raises OSError if it cannot be written.
 
     A file that exists must not be opened: closing it would drop all locks that this process holds

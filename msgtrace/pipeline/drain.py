@@ -1,0 +1,140 @@
+"""Bring spilled requests into the database, oldest first, beside what comes in.
+
+The drain is one more sender before the batcher, with one small group under way at a time: a flush
+takes its group together with everything that waits, so neither starves the other.
+A request leaves the spill after it is stored. A crash in between stores it again, which changes
+nothing: spans are known by their ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from msgtrace.errors import MsgtraceError, Unavailable
+from msgtrace.model.batch import SpanBatch
+from msgtrace.model.units import MIB
+from msgtrace.otlp.encodings import decode_as
+from msgtrace.pipeline.batcher import Batcher
+from msgtrace.storage.protocol import StorageAdmin
+from msgtrace.storage.spill import Spill, SpilledRequest
+from msgtrace.telemetry.metrics import SpillMetrics
+
+logger = logging.getLogger(__name__)
+
+GROUP_BYTES = 1 * MIB
+"""Request bytes that the drain has under way."""
+
+RETRY_INTERVAL_S = 1.0
+"""Between two tries while the database is away."""
+
+
+class Absence:
+    """Whether the database is away, and since when. Its begin and end are logged once."""
+
+    def __init__(self) -> None:
+        self.has_news = asyncio.Event()
+        """Set when it begins, and whenever the spill grows."""
+        self._since_s: float | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the database is away."""
+        return self._since_s is not None
+
+    def begin(self, reason: str) -> None:
+        """The database did not store."""
+        if self._since_s is None:
+            self._since_s = time.monotonic()
+            logger.warning("spilling", extra={"reason": reason})
+            self.has_news.set()
+
+    def end(self, spilled_requests: int) -> None:
+        """The database stores again."""
+        if self._since_s is not None:
+            away_s = round(time.monotonic() - self._since_s, 1)
+            self._since_s = None
+            logger.info(
+                "spilling_ended", extra={"away_s": away_s, "spilled_requests": spilled_requests}
+            )
+
+
+async def drain_forever(
+    spill: Spill,
+    batcher: Batcher,
+    absence: Absence,
+    database: StorageAdmin,
+    metrics: SpillMetrics,
+) -> None:
+    """Drain whenever there is something to drain; also look for the end of an absence."""
+    while True:
+        try:
+            if spill.content.requests:
+                await drain_group(spill, batcher, metrics, 1 if absence.is_on else GROUP_BYTES)
+                absence.end(spill.content.requests)
+                if not spill.content.requests:
+                    logger.info("spill_drained")
+            elif absence.is_on:
+                await database.check()
+                absence.end(0)
+            else:
+                absence.has_news.clear()
+                await absence.has_news.wait()
+        except Unavailable:
+            await asyncio.sleep(RETRY_INTERVAL_S)
+        except Exception as error:
+            logger.error("drain_failed", exc_info=error)
+            await asyncio.sleep(RETRY_INTERVAL_S)
+
+
+async def drain_group(spill: Spill, batcher: Batcher, metrics: SpillMetrics, max_bytes: int) -> int:
+    """Store the oldest requests, up to so many bytes but at least one; return how many.
+
+    Raises Unavailable if the database or the spill does not do its part; what was stored until then
+    has left the spill. A request that cannot be stored for any other reason is set aside: it must
+    not hold up those behind it.
+    """
+    requests = await spill.oldest(max_bytes)
+    decoded = await asyncio.to_thread(_decode, requests)
+    outcomes = await asyncio.gather(
+        *(_store(each, batcher) for each in decoded), return_exceptions=True
+    )
+    settled = list(zip(requests, outcomes, strict=True))
+    stored = [request for request, outcome in settled if outcome is None]
+    if stored:
+        await spill.remove(stored)
+        metrics.count_drained(len(stored))
+    for request, outcome in settled:
+        if isinstance(outcome, Exception) and not isinstance(outcome, Unavailable):
+            await _set_aside(spill, request, outcome)
+    for outcome in outcomes:
+        if isinstance(outcome, Unavailable):
+            raise outcome
+    return len(stored)
+
+
+def _decode(requests: Sequence[SpilledRequest]) -> list[SpanBatch | Exception]:
+    decoded: list[SpanBatch | Exception] = []
+    for request in requests:
+        try:
+            decoded.append(decode_as(request.encoding, request.payload))
+        except Exception as error:  # noqa: BLE001 - one that cannot be decoded must not hold up the others
+            decoded.append(error)
+    return decoded
+
+
+async def _store(decoded: SpanBatch | Exception, batcher: Batcher) -> None:
+    if isinstance(decoded, Exception):
+        raise decoded
+    await batcher.submit(decoded)
+
+
+async def _set_aside(spill: Spill, request: SpilledRequest, error: Exception) -> None:
+    reason = str(error) if isinstance(error, MsgtraceError) else type(error).__name__
+    await spill.set_aside(request, reason)
+    logger.error(
+        "spilled_request_set_aside",
+        extra={"id": request.id, "spans": request.span_count, "reason": reason},
+    )

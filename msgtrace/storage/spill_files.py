@@ -1,0 +1,92 @@
+"""Which file of a spill folder belongs to whom.
+
+Each database has a folder. It may serve several collectors: each locks a file of its own, for as
+long as it lives. A lock ends with its process, however that ends, so a file without one was left
+behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import sys
+from pathlib import Path
+from typing import IO
+
+from msgtrace.errors import InvalidSetting
+from msgtrace.settings import mask_password
+
+if sys.platform != "win32":
+    import fcntl
+
+_MOST_FILES = 64
+"""Collectors that may share one folder."""
+
+
+def folder_of(spill_dir: str, database_url: str) -> Path:
+    """The folder for one database: what was meant for it must not end in another.
+
+    Known by its URL; a new password makes no other folder.
+    """
+    url = mask_password(database_url)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", url.partition("?")[0].rpartition("/")[2])
+    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+    return Path(spill_dir).expanduser() / f"{name}-{digest}"
+
+
+def spill_files(folder: Path) -> list[Path]:
+    """The spill files that there are, in the order of their numbers."""
+    return [path for number in range(_MOST_FILES) if (path := _file(folder, number)).exists()]
+
+
+def lock_files(folder: Path, locks: contextlib.ExitStack) -> tuple[Path, list[Path]]:
+    """The first free file, existing or not, and all others that were left behind.
+
+    All are locked until `locks` is closed. Raises InvalidSetting for a folder that cannot be used.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        numbers = iter(range(_MOST_FILES))
+        own = next((n for n in numbers if lock_file(_file(folder, n), locks)), None)
+        left = [
+            path
+            for number in numbers
+            if (path := _file(folder, number)).exists() and lock_file(path, locks)
+        ]
+    except OSError as error:
+        raise InvalidSetting(
+            "MSGTRACE_SPILL_DIR", f"cannot write in {folder}: {error.strerror or error}"
+        ) from error
+    if own is None:
+        raise InvalidSetting(
+            "MSGTRACE_SPILL_DIR", f"{folder} is used by {_MOST_FILES} collectors; take another"
+        )
+    return _file(folder, own), left
+
+
+def lock_file(path: Path, locks: contextlib.ExitStack) -> bool:
+    """Lock a spill file until `locks` is closed; False if somebody else has it. Raises OSError.
+
+    The lock is a file beside it: closing a file of SQLite's would drop the locks that SQLite holds.
+    """
+    lock = path.with_name(path.name + ".lock").open("a")
+    if not _lock(lock):
+        lock.close()
+        return False
+    locks.callback(lock.close)
+    return True
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"spill-{number}.db"
+
+
+def _lock(file: IO[str]) -> bool:
+    if sys.platform == "win32":
+        return True  # one collector a folder there, as the documentation says
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -77,8 +77,7 @@ async def drain_forever(
                 if not spill.content.requests:
                     logger.info("spill_drained")
             elif absence.is_on:
-                await database.check()
-                absence.end(0)
+                await _wait_without_spill(spill, absence, database)
             else:
                 absence.has_news.clear()
                 await absence.has_news.wait()
@@ -87,6 +86,14 @@ async def drain_forever(
         except Exception as error:
             logger.error("drain_failed", exc_info=error)
             await asyncio.sleep(RETRY_INTERVAL_S)
+
+
+async def _wait_without_spill(spill: Spill, absence: Absence, database: StorageAdmin) -> None:
+    """The next write is the better question than a check: ask only if none comes."""
+    await asyncio.sleep(RETRY_INTERVAL_S)
+    if not spill.content.requests:
+        await database.check()
+        absence.end(0)
 
 
 async def drain_group(spill: Spill, batcher: Batcher, metrics: SpillMetrics, max_bytes: int) -> int:

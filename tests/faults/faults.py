@@ -120,16 +120,32 @@ def files_may_not_grow(stage: Stage) -> None:
 
 
 def disk_full(stage: Stage) -> None:
-    """No room where the tables are."""
+    """No room where the tables are. Senders are refused, unless there is a spill."""
     assert stage.disk is not None
     before = stage.load.troubles["refused"]
+
+    def is_felt() -> bool:
+        return stage.load.troubles["refused"] > before or stage.spilled_requests() > 0
+
     stage.load.padding_bytes = 16_000
     try:
         with full(stage.disk):
-            wait_until(lambda: stage.load.troubles["refused"] > before, "a refusal", 30)
+            wait_until(is_felt, "a full disk to be felt", 30)
+            stage.load.padding_bytes = 0  # all that is spilled now must fit on the disk later
             stage.sleep(1.0, 2.0)
     finally:
         stage.load.padding_bytes = 0
+
+
+def clock_stepped_back(stage: Stage) -> None:
+    """The clock of the collectors goes back by more than a day, and later forth again."""
+    assert stage.clock is not None
+    stage.clock.write_text("-100000")
+    try:
+        stage.sleep(1.0, 2.0)
+    finally:
+        stage.clock.write_text("0")
+    stage.sleep(0.5, 1.0)
 
 
 def files_exhausted(stage: Stage) -> None:
@@ -155,6 +171,28 @@ def backend_killed(stage: Stage) -> None:
     pids = stage.server.session_pids(stage.database)
     signal_all(stage.chance.sample(pids, min(1, len(pids))), signal.SIGKILL)
     stage.sleep(0.5, 1.0)
+
+
+def collector_killed_without_its_database(stage: Stage) -> None:
+    """kill -9 of a collector whose acknowledged requests are in its spill only."""
+    stage.server.stop("immediate")
+    try:
+        wait_until(lambda: stage.spilled_requests() > 0, "a spill", 30)
+        stage.kill_and_restart(stage.chance.choice(stage.collectors))
+        stage.sleep(0.0, 1.0)
+    finally:
+        stage.server.start()
+
+
+def collector_killed_while_draining(stage: Stage) -> None:
+    stage.server.stop("immediate")
+    try:
+        wait_until(lambda: stage.spilled_requests() > 0, "a spill", 30)
+        stage.sleep(0.5, 1.0)
+    finally:
+        stage.server.start()
+    stage.sleep(0.0, 1.2)
+    stage.kill_and_restart(stage.chance.choice(stage.collectors))
 
 
 def server_stopped_fast(stage: Stage) -> None:
@@ -288,6 +326,8 @@ SQLITE: list[Fault] = [
 POSTGRES: list[Fault] = [
     *BOTH,
     commits_later_than_the_deadline,
+    collector_killed_without_its_database,
+    collector_killed_while_draining,
     postmaster_killed,
     backend_killed,
     server_stopped_fast,

@@ -83,6 +83,8 @@ class Load:
     is_paused: bool = False
     padding_bytes: int = 0
     """Random text in each span, to fill a disk."""
+    most_spans: int = 6
+    """Spans in one request."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _last_success: dict[int, float] = field(default_factory=dict)
@@ -221,7 +223,7 @@ class Load:
         first_trace = serial // 20
         now_ns = time.time_ns()
         spans = []
-        for _ in range(chance.randint(1, 6)):
+        for _ in range(chance.randint(1, self.most_spans)):
             days_ago = chance.choice((0, 0, 0, 0, 1, 40))
             spans.append(
                 span(

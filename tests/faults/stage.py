@@ -16,12 +16,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import psutil
 
-from tests.end_to_end.processes import Ports, Program, RunningProcess, start
+from tests.end_to_end.processes import Ports, Program, RunningProcess, start, wait_until
 from tests.faults.load import Load
 from tests.faults.network import FaultyProxy, faulty_proxy
 from tests.faults.private_postgres import PrivatePostgres
+
+DRAIN_TIMEOUT_S = 60.0
 
 _BLOCK = 4096
 _STEP = 32 * 2**20
@@ -47,6 +50,10 @@ class Stage:
     proxy: FaultyProxy | None = None
     disk: Path | None = None
     """A small file system of its own that holds the data, where one may be mounted."""
+    clock: Path | None = None
+    """The file that moves the clock of the collectors, see `movable_clock`."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """More settings of the collectors."""
     collectors: list[RunningProcess] = field(default_factory=list)
 
     @property
@@ -70,7 +77,7 @@ class Stage:
         collector = start(
             "collector",
             ports=ports,
-            environment={"MSGTRACE_DATABASE_URL": self.collector_url},
+            environment={"MSGTRACE_DATABASE_URL": self.collector_url, **self.settings},
             program=self.program,
         )
         self.collectors.append(collector)
@@ -83,6 +90,14 @@ class Stage:
         collector.kill()
         collector.close()
         self.start_collector(collector.ports)
+
+    def spilled_requests(self) -> int:
+        """Requests in the spills of all collectors; 0 where there is none."""
+        return sum(_spilled_requests(each) for each in self.collectors)
+
+    def wait_until_drained(self) -> None:
+        """Return when everything acknowledged is in the database."""
+        wait_until(lambda: self.spilled_requests() == 0, "the spill to be drained", DRAIN_TIMEOUT_S)
 
     def require_all_running(self) -> None:
         """Nothing but a kill of ours may end a collector."""
@@ -112,6 +127,11 @@ class Stage:
             collector.close()
 
 
+def _spilled_requests(collector: RunningProcess) -> int:
+    answer = httpx.get(f"{collector.otlp_url}/ready", trust_env=False, timeout=30).json()
+    return int(answer.get("spill", {}).get("requests", 0))
+
+
 @contextlib.contextmanager
 def sqlite_stage(
     path: Path, seed: int, *, collectors: int = 1, program: Program | None = None, **load: object
@@ -139,14 +159,19 @@ def postgres_stage(
     collectors: int = 1,
     disk: Path | None = None,
     program: Program | None = None,
+    settings: dict[str, str] | None = None,
     **load: object,
 ) -> Iterator[Stage]:
-    """Collectors on a new database of the server, through a proxy.
+    """Collectors on a new database of the server, through a proxy, with a spill.
 
-    disk: a folder that is to hold the tables.
+    disk: a folder that is to hold the tables. settings: more settings of the collectors.
     """
     ports = [Ports.free() for _ in range(collectors)]
-    with _new_database(server, disk) as database, faulty_proxy(server.port) as proxy:
+    with (
+        _new_database(server, disk) as database,
+        faulty_proxy(server.port) as proxy,
+        tempfile.TemporaryDirectory(prefix="msgtrace-spill-") as spill,
+    ):
         stage = Stage(
             database_url=server.url(database),
             collector_url=server.url(database).replace(f":{server.port}/", f":{proxy.port}/"),
@@ -156,6 +181,7 @@ def postgres_stage(
             postgres=server,
             proxy=proxy,
             disk=disk,
+            settings={"MSGTRACE_SPILL_DIR": spill, **(settings or {})},
         )
         with _with_collectors(stage, ports):
             yield stage
@@ -201,6 +227,23 @@ def limited_files(count: int) -> Program:
     """The program with so many file descriptors at most."""
     shell = f'ulimit -n {count}; exec "$@"'
     return Program(arguments=("sh", "-c", shell, "sh", sys.executable, "-m", "msgtrace"))
+
+
+_MOVABLE_CLOCK = """
+import pathlib, time
+_file = pathlib.Path({file!r})
+_time, _time_ns = time.time, time.time_ns
+time.time = lambda: _time() + int(_file.read_text() or 0)
+time.time_ns = lambda: _time_ns() + int(_file.read_text() or 0) * 10**9
+"""
+
+
+def movable_clock(folder: Path) -> tuple[Path, Program]:
+    """The program with a clock that is off by as many seconds as the file says."""
+    clock = folder / "clock"
+    clock.write_text("0")
+    (folder / "sitecustomize.py").write_text(_MOVABLE_CLOCK.format(file=str(clock)))
+    return clock, Program(environment={"PYTHONPATH": str(folder)})
 
 
 def _load(ports: Sequence[Ports], seed: int, options: dict[str, object]) -> Load:

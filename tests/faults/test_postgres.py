@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
 import pytest
 
+from tests.end_to_end.processes import wait_until
 from tests.faults.audit import audit
-from tests.faults.faults import POSTGRES, Fault, disk_full, files_exhausted
+from tests.faults.faults import (
+    POSTGRES,
+    Fault,
+    clock_stepped_back,
+    disk_full,
+    files_exhausted,
+)
 from tests.faults.private_postgres import PrivatePostgres
 from tests.faults.quiet import MOST_LOG_LINES, require_quiet
-from tests.faults.stage import Stage, limited_files, postgres_stage, small_disk
+from tests.faults.stage import (
+    Stage,
+    full,
+    limited_files,
+    movable_clock,
+    postgres_stage,
+    small_disk,
+)
 
 pytestmark = pytest.mark.postgres
 
@@ -22,6 +41,7 @@ def require_recovery(stage: Stage) -> None:
 
 
 def require_truth(stage: Stage) -> None:
+    stage.wait_until_drained()
     stage.close()
     audit(stage.database_url, stage.load).require_clean()
 
@@ -49,9 +69,7 @@ def test_two_collectors_race_with_the_same_requests(server: PrivatePostgres, see
         require_truth(stage)
 
 
-def test_a_full_disk_refuses_senders_until_there_is_room(
-    server: PrivatePostgres, seed: int
-) -> None:
+def test_a_full_disk_is_bridged_until_there_is_room(server: PrivatePostgres, seed: int) -> None:
     with small_disk(128) as disk:
         if disk is None:
             pytest.skip("no file system may be mounted here")
@@ -76,14 +94,109 @@ def test_a_collector_waits_quietly_for_its_database(
 ) -> None:
     with postgres_stage(server, seed) as stage:
         with stage.under_load():
-            if away == "stopped":
-                server.stop("immediate")
-            else:
-                stage.network.freeze()
-            require_quiet(stage)
-            if away == "stopped":
-                server.start()
-            else:
-                stage.network.thaw()
+            with _without_database(stage, away):
+                require_quiet(stage)
             require_recovery(stage)
         require_truth(stage)
+
+
+@pytest.mark.parametrize("away", ["stopped", "frozen"])
+def test_no_sender_is_refused_while_the_database_is_away(
+    server: PrivatePostgres, seed: int, away: str
+) -> None:
+    with postgres_stage(server, seed) as stage:
+        with stage.under_load():
+            with _without_database(stage, away):
+                stage.load.wait_until_all_succeed()
+                stage.load.wait_for_requests(100)
+                assert stage.spilled_requests() > 0
+            require_recovery(stage)
+        assert stage.load.troubles["refused"] == 0
+        require_truth(stage)
+
+
+def test_without_a_spill_senders_are_told_to_retry(server: PrivatePostgres, seed: int) -> None:
+    with postgres_stage(server, seed, settings={"MSGTRACE_SPILL_DIR": "off"}) as stage:
+        with stage.under_load():
+            with _without_database(stage, "stopped"):
+                wait_until(lambda: stage.load.troubles["refused"] > 0, "a refusal", 30)
+            require_recovery(stage)
+        require_truth(stage)
+
+
+def test_a_collector_that_starts_before_its_database_acknowledges_from_the_spill(
+    server: PrivatePostgres, seed: int
+) -> None:
+    with postgres_stage(server, seed) as stage:
+        [collector] = stage.collectors
+        server.stop("fast")
+        collector.stop()
+        stage.kill_and_restart(collector)
+        with stage.under_load():
+            stage.load.wait_for_requests(100)
+            server.start()
+            require_recovery(stage)
+        require_truth(stage)
+
+
+def test_a_full_spill_refuses_until_it_is_drained(server: PrivatePostgres, seed: int) -> None:
+    settings = {"MSGTRACE_MAX_SPILL_BYTES": "100000"}
+    with postgres_stage(server, seed, settings=settings) as stage:
+        with stage.under_load():
+            with _without_database(stage, "stopped"):
+                wait_until(lambda: stage.load.troubles["refused"] > 0, "a refusal", 60)
+                [collector] = stage.collectors
+                answer = httpx.get(f"{collector.otlp_url}/ready", trust_env=False)
+                assert answer.status_code == 503
+                assert answer.json()["spill"]["bytes"] <= 100_000
+            require_recovery(stage)
+        require_truth(stage)
+
+
+def test_a_full_disk_under_the_spill_refuses_until_there_is_room(
+    server: PrivatePostgres, seed: int
+) -> None:
+    with small_disk(32) as disk:
+        if disk is None:
+            pytest.skip("no file system may be mounted here")
+        settings = {"MSGTRACE_SPILL_DIR": str(disk)}
+        with postgres_stage(server, seed, settings=settings) as stage:
+            with stage.under_load():
+                with _without_database(stage, "stopped"):
+                    wait_until(lambda: stage.spilled_requests() > 0, "a spill", 30)
+                    before = stage.load.troubles["refused"]
+                    with full(disk):
+                        wait_until(lambda: stage.load.troubles["refused"] > before, "a refusal", 30)
+                    stage.load.wait_until_all_succeed()
+                require_recovery(stage)
+            require_truth(stage)
+
+
+def test_a_clock_that_steps_back_costs_nothing(
+    server: PrivatePostgres, seed: int, tmp_path: Path
+) -> None:
+    clock, program = movable_clock(tmp_path)
+    with postgres_stage(server, seed, program=program) as stage:
+        stage.clock = clock
+        with stage.under_load():
+            clock_stepped_back(stage)
+            with _without_database(stage, "stopped"):
+                wait_until(lambda: stage.spilled_requests() > 0, "a spill", 30)
+                clock_stepped_back(stage)
+            require_recovery(stage)
+        require_truth(stage)
+
+
+@contextlib.contextmanager
+def _without_database(stage: Stage, away: str) -> Iterator[None]:
+    if away == "stopped":
+        stage.server.stop("immediate")
+    else:
+        stage.network.freeze()
+    try:
+        yield
+    finally:
+        if away == "stopped":
+            stage.server.start()
+        else:
+            stage.network.thaw()

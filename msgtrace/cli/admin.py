@@ -1,12 +1,13 @@
 """`msgtrace-admin`: maintenance that talks to the database, not to the query service.
 
-Path: command line → [cli.admin] → storage.factory. Only `migrate` changes anything.
+Path: command line → [cli.admin] → storage.factory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 
 import click
 import msgspec
@@ -16,6 +17,7 @@ from msgtrace.cli.group import CONTEXT_SETTINGS, CommandGroup, version_option
 from msgtrace.cli.options import SettingsSource, settings_options
 from msgtrace.cli.render import open_console, print_facts, print_json
 from msgtrace.cli.service_options import json_option
+from msgtrace.cli.spill import spill
 from msgtrace.cli.text import clean, human_size
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import migrate_database, open_storage
@@ -28,6 +30,8 @@ _database_options = settings_options(only=("database_url", "connect_timeout_s"))
 @version_option
 def main() -> None:
     """Look after the database of msgtrace."""
+    # What these commands have to say they print; log lines would come between.
+    logging.getLogger("msgtrace").addHandler(logging.NullHandler())
 
 
 @main.command()
@@ -58,6 +62,9 @@ def status(source: SettingsSource, as_json: bool) -> None:
         print_json(msgspec.json.encode(dataclasses.asdict(found)))
     else:
         print_facts(open_console(), _facts(found))
+
+
+main.add_command(spill)
 
 
 async def _get_status(settings: Settings) -> StorageStatus:

@@ -73,7 +73,7 @@ def describe_total(page: TraceList) -> str:
 
 
 def _trace_table(traces: Sequence[TraceSummary], *, has_models: bool) -> Table:
-    table = _plain_table("Start", "Trace", "Root span", "Service", ">Duration", ">Spans", ">Errors")
+    table = plain_table("Start", "Trace", "Root span", "Service", ">Duration", ">Spans", ">Errors")
     if has_models:
         _add_columns(table, "Models", ">Tokens in/out")
     for trace in traces:
@@ -90,7 +90,8 @@ def _trace_table(traces: Sequence[TraceSummary], *, has_models: bool) -> Table:
     return table
 
 
-def _plain_table(*headings: str) -> Table:
+def plain_table(*headings: str) -> Table:
+    """A table without lines. A heading with > before it stands over figures."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     _add_columns(table, *headings)
     return table
@@ -195,7 +196,7 @@ def print_settings(console: Console, rows: Sequence[SettingRow]) -> None:
     if console.width < TABLE_MIN_WIDTH:
         _print_stacked_settings(console, rows)
         return
-    table = _plain_table("Variable", "Value", "Source", "Meaning")
+    table = plain_table("Variable", "Value", "Source", "Meaning")
     for row in rows:
         table.add_row(
             Text(row.variable), _value(row), Text(row.source), Text(row.help, style=QUIET_STYLE)

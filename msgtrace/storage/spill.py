@@ -216,6 +216,11 @@ def open_spill_file(path: Path) -> sqlite3.Connection:
         return _open(path)
 
 
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, also while a collector has the file."""
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_S)
+
+
 def read_content(connection: sqlite3.Connection) -> SpillContent:
     """How much a spill file holds."""
     requests, set_aside, payload_bytes, oldest_ns = connection.execute(_CONTENT).fetchone()

@@ -40,6 +40,18 @@ def spill_files(folder: Path) -> list[Path]:
     return [path for number in range(_MOST_FILES) if (path := _file(folder, number)).exists()]
 
 
+def spill_folders(spill_dir: str) -> list[Path]:
+    """The folders that hold spill files, sorted. Raises OSError if they cannot be read."""
+    root = Path(spill_dir).expanduser()
+    return sorted(path for path in root.glob("*/") if spill_files(path)) if root.exists() else []
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a process has locked the file. Raises OSError."""
+    with contextlib.ExitStack() as lock:
+        return not lock_file(path, lock)
+
+
 def lock_files(folder: Path, locks: contextlib.ExitStack) -> tuple[Path, list[Path]]:
     """The first free file, existing or not, and all others that were left behind.
 

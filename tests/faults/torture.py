@@ -1,9 +1,9 @@
 """Random faults one after the other: python -m tests.faults.torture --minutes 30 --seed N.
 
 Two collectors on one database, first SQLite, then PostgreSQL, each half of the time, unless
---database names one. Prints a line now and then, audits the whole database each time, and ends with a
-verdict: 0 if nothing was lost, nothing duplicated, no total wrong, no sender told to give up, and
-every sender was served again after each fault.
+--database names one. Prints a line now and then, audits the whole database each time, and ends
+with a verdict: 0 if nothing was lost, nothing duplicated, no total wrong, no sender told to give
+up, and every sender was served again after each fault.
 """
 
 from __future__ import annotations

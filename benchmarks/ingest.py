@@ -123,7 +123,7 @@ def _run_round(plan: Plan, number: int, figures: Figures) -> None:
         figures.add("postgres ready-made, reference", **{"spans/s": reference})
         figures.add("postgres ready-made, own table", **{"spans/s": own})
         for wire in WIRES:
-            url = _new_database(plan.postgres_url, f"bench_{wire}{number}")
+            url = new_database(plan.postgres_url, f"bench_{wire}{number}")
             rate = _run_case(f"postgres {wire}", url, wire, plan, seed, figures)
             share = {"of reference": rate / reference, "of own table": rate / own}
             figures.add(f"postgres {wire}", **share)
@@ -138,7 +138,7 @@ def _run_case(name: str, url: str, wire: str, plan: Plan, seed: int, figures: Fi
         servers = postgres_processes(url)
         before = cpu_s(collector), sum(map(cpu_s, servers))
         with sampled_memory(collector) as peak_bytes:
-            result = _load(
+            result = run_load(
                 wire, ports["grpc" if wire == "grpc" else "http"], plan.requests, seed + 2
             )
         after = cpu_s(collector), sum(map(cpu_s, servers))
@@ -160,8 +160,12 @@ def _run_case(name: str, url: str, wire: str, plan: Plan, seed: int, figures: Fi
     return spans / result["seconds"]
 
 
-def _load(wire: str, port: int, requests: int, seed: int) -> dict[str, float]:
+def run_load(
+    wire: str, port: int, requests: int, seed: int, *, rate: float = 0.0, connections: int = 16
+) -> dict[str, float]:
+    """What `benchmarks.load` measures, in a process of its own."""
     arguments = [wire, str(port), "--requests", str(requests), "--seed", str(seed)]
+    arguments += ["--rate", str(rate), "--connections", str(connections)]
     command = [sys.executable, "-m", "benchmarks.load", *arguments]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -196,11 +200,13 @@ class sampled_memory:  # noqa: N801 - reads as a block
 
 
 def _postgres_ceiling(plan: Plan, table: str, name: str, seed: int) -> float:
-    url = _new_database(plan.postgres_url, f"bench_{name}")
+    url = new_database(plan.postgres_url, f"bench_{name}")
     return asyncio.run(postgres_ceiling(url, table, plan.requests, seed))
 
 
-def _new_database(admin_url: str, name: str) -> str:
+def new_database(admin_url: str, name: str) -> str:
+    """The URL of a migrated, empty database of that name."""
+
     async def create() -> None:
         connection = await asyncpg.connect(admin_url)
         await connection.execute(f"DROP DATABASE IF EXISTS {name}")

@@ -1,14 +1,17 @@
 """Offer ready-made requests to a collector from a process of its own: `python -m benchmarks.load`.
 
-Prepares everything, says "ready", waits for a line on standard input, sends as fast as the answers
-come over `connections` connections, and prints one JSON line: seconds, spans, refused, CPU seconds
-and acknowledgement times. A refused request is an error: it is counted and not sent again.
+Prepares everything, says "ready", waits for a line on standard input, sends over `connections`
+connections, and prints one JSON line: seconds, spans, refused, CPU seconds and acknowledgement
+times. A refused request is an error: it is counted and not sent again.
+Sends as fast as the answers come or, with `--rate`, so many requests a second, whether answers
+come or not; times then count from the moment at which a request was due.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import itertools
 import json
 import queue
 import sys
@@ -34,6 +37,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, required=True)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--rate", type=float, default=0.0, help="requests a second; 0: no limit")
     options = parser.parse_args()
     bodies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     for body in make_requests(options.requests, options.seed):
@@ -41,12 +45,13 @@ def main() -> None:
     senders = [SENDERS[options.wire](options.port) for _ in range(options.connections)]
     print("ready", flush=True)
     sys.stdin.readline()
-    print(json.dumps(_offer(bodies, senders)), flush=True)
+    print(json.dumps(_offer(bodies, senders, options.rate)), flush=True)
 
 
-def _offer(bodies: queue.SimpleQueue[bytes], senders: list[Send]) -> dict[str, float]:
+def _offer(bodies: queue.SimpleQueue[bytes], senders: list[Send], rate: float) -> dict[str, float]:
     took_s: list[float] = []
     refused: list[bytes] = []
+    numbers = itertools.count()
 
     def run(send: Send) -> None:
         while True:
@@ -55,6 +60,9 @@ def _offer(bodies: queue.SimpleQueue[bytes], senders: list[Send]) -> dict[str, f
             except queue.Empty:
                 return
             sent_at = time.perf_counter()
+            if rate:
+                sent_at = started_at + next(numbers) / rate
+                time.sleep(max(0.0, sent_at - time.perf_counter()))
             if not send(body):
                 refused.append(body)
             took_s.append(time.perf_counter() - sent_at)

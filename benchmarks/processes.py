@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -24,12 +25,14 @@ def running_collector(database_url: str) -> Iterator[tuple[psutil.Process, dict[
         "MSGTRACE_HTTP_PORT": str(ports["http"]),
         "MSGTRACE_LOG_LEVEL": "warning",
     }
-    child = subprocess.Popen([sys.executable, "-m", "msgtrace", "collector"], env=environment)
-    try:
-        yield psutil.Process(child.pid), ports
-    finally:
-        child.send_signal(signal.SIGTERM)
-        child.wait(30)
+    with tempfile.TemporaryDirectory(prefix="msgtrace-spill-") as spill:
+        environment["MSGTRACE_SPILL_DIR"] = spill
+        child = subprocess.Popen([sys.executable, "-m", "msgtrace", "collector"], env=environment)
+        try:
+            yield psutil.Process(child.pid), ports
+        finally:
+            child.send_signal(signal.SIGTERM)
+            child.wait(30)
 
 
 def wait_for_port(port: int, timeout_s: float = 30) -> None:

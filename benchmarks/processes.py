@@ -26,7 +26,8 @@ def running_collector(database_url: str) -> Iterator[tuple[psutil.Process, dict[
         "MSGTRACE_LOG_LEVEL": "warning",
     }
     with tempfile.TemporaryDirectory(prefix="msgtrace-spill-") as spill:
-        environment["MSGTRACE_SPILL_DIR"] = spill
+        if not database_url.startswith("sqlite"):
+            environment["MSGTRACE_SPILL_DIR"] = spill
         child = subprocess.Popen([sys.executable, "-m", "msgtrace", "collector"], env=environment)
         try:
             yield psutil.Process(child.pid), ports

@@ -55,12 +55,17 @@ async def open_pipeline(
         hold_s=HOLD_S,
         metrics=metrics,
     ) as batcher:
-        if not _spills(settings, storage):
-            yield Pipeline(
-                batcher, lambda: batcher.queued_bytes, lambda: False, dict, metrics.totals
-            )
-            return
         spill_metrics = SpillMetrics(registry)
+
+        def queued_bytes() -> int:
+            return batcher.queued_bytes
+
+        def totals() -> dict[str, int]:
+            return metrics.totals() | spill_metrics.totals()
+
+        if not _spills(settings, storage):
+            yield Pipeline(batcher, queued_bytes, lambda: False, dict, totals)
+            return
         async with (
             Spill.open(
                 folder_of(settings.spill_dir, settings.database_url), settings.max_spill_bytes
@@ -76,10 +81,10 @@ async def open_pipeline(
         ):
             yield Pipeline(
                 sink,
-                lambda: batcher.queued_bytes,
+                queued_bytes,
                 lambda: sink.has_room,
                 lambda: {"spill": sink.describe()},
-                lambda: metrics.totals() | spill_metrics.totals(),
+                totals,
             )
 
 

@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -27,6 +28,8 @@ from tests.end_to_end.senders import EXPORT_METHOD, call_grpc, export, post
 TRACE_SERVICE = EXPORT_METHOD.split("/")[1]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+NO_SPILL = {"MSGTRACE_SPILL_DIR": "off"}
 
 SOON_S = 10.0
 PROMPT_S = 2.0
@@ -142,7 +145,7 @@ def test_both_ports_show_every_metric_and_health(service: RunningProcess) -> Non
     service.get("/api/v1/services")
     for url in (service.url, service.otlp_url):
         assert get(f"{url}/health").json()["status"] == "healthy"
-        assert get(f"{url}/ready").json() == {"status": "ready"}
+        assert get(f"{url}/ready").json()["status"] == "ready"
         shown = text_string_to_metric_families(get(f"{url}/metrics").text)
         names = {each.name + ("_total" if each.type == "counter" else "") for each in shown}
         assert declarations().keys() <= names
@@ -174,7 +177,7 @@ def test_the_query_service_counts_by_route(service: RunningProcess) -> None:
 def test_collector_and_query_service_apart_show_their_own(storage_url: str) -> None:
     with running("collector", storage_url) as collector, running("query", storage_url) as query:
         for url in (collector.otlp_url, query.url):
-            assert get(f"{url}/ready").json() == {"status": "ready"}
+            assert get(f"{url}/ready").json()["status"] == "ready"
         of_collector = {name for name, _ in metrics_of(collector.otlp_url)}
         of_query = {name for name, _ in metrics_of(query.url)}
 
@@ -227,7 +230,7 @@ def is_unready(service: RunningProcess) -> bool:
 
 @pytest.mark.postgres
 def test_a_database_that_goes_away_and_comes_back_is_seen(proxy: DatabaseProxy) -> None:
-    with running("start", proxy.url) as service:
+    with running("start", proxy.url, environment=NO_SPILL) as service:
         assert is_ready(service)
 
         proxy.cut()
@@ -254,8 +257,45 @@ def test_a_database_that_goes_away_and_comes_back_is_seen(proxy: DatabaseProxy) 
 
 
 @pytest.mark.postgres
+def test_a_collector_with_a_spill_is_ready_without_its_database(
+    proxy: DatabaseProxy, tmp_path: Path
+) -> None:
+    environment = {"MSGTRACE_SPILL_DIR": str(tmp_path)}
+    with running("start", proxy.url, environment=environment) as service:
+        assert get(f"{service.otlp_url}/ready").json()["spill"]["requests"] == 0
+        proxy.cut()
+        body = request(span(trace_id=secrets.token_bytes(16))).SerializeToString()
+        assert post(f"{service.otlp_url}/v1/traces", body).status_code == 200
+
+        response = get(f"{service.otlp_url}/ready")
+        assert response.status_code == 200
+        spill = response.json()["spill"]
+        assert (spill["requests"], spill["bytes"]) == (1, len(body))
+        assert spill["database_away"]
+        assert grpc_status(service) == SERVING
+        wait_until(lambda: get(f"{service.url}/ready").status_code == 503, "503", SOON_S)
+        assert value(service.otlp_url, "spilled_requests_total") == 1
+        assert value(service.otlp_url, "spans_spilled_total") == 1
+        assert value(service.otlp_url, "spill_requests") == 1
+        assert value(service.otlp_url, "spill_bytes") == len(body)
+        assert value(service.otlp_url, "spill_oldest_age_seconds") > 0
+        assert value(service.otlp_url, "spans_accepted_total") == 0
+
+        proxy.restore()
+        wait_until(
+            lambda: value(service.otlp_url, "spill_drained_requests_total") == 1, "a drain", SOON_S
+        )
+        assert value(service.otlp_url, "spill_requests") == 0
+        assert value(service.otlp_url, "spans_accepted_total") == 1
+        assert not get(f"{service.otlp_url}/ready").json()["spill"]["database_away"]
+
+    for event in ("spilling reason=", "spilling_ended", "spill_drained"):
+        assert service.stderr.count(event) == 1
+
+
+@pytest.mark.postgres
 def test_a_database_that_says_nothing_is_not_waited_for(proxy: DatabaseProxy) -> None:
-    with running("start", proxy.url) as service:
+    with running("start", proxy.url, environment=NO_SPILL) as service:
         proxy.freeze()
         wait_until(lambda: get(f"{service.otlp_url}/ready").status_code == 503, "503", SOON_S)
         started_s = time.monotonic()

@@ -121,10 +121,22 @@ def test_a_postgres_server_that_is_not_there_is_named_without_its_password(comma
     [port] = free_ports(1)
 
     url = f"postgresql://me:secret@127.0.0.1:{port}/traces"
-    problem = problem_of(command, url, log="database_unreachable")
+    problem = problem_of(command, url, log="database_unreachable", MSGTRACE_SPILL_DIR="off")
 
     assert f"postgresql://me:***@127.0.0.1:{port}/traces" in problem
     assert "secret" not in problem
+
+
+def test_a_spill_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    [port] = free_ports(1)
+    url = f"postgresql://me:secret@127.0.0.1:{port}/traces"
+
+    folder = str(tmp_path / "file" / "spill")
+    problem = problem_of("collector", url, log="database_unreachable", MSGTRACE_SPILL_DIR=folder)
+
+    assert "MSGTRACE_SPILL_DIR" in problem
+    assert folder in problem
 
 
 @pytest.mark.postgres

@@ -113,6 +113,10 @@ class Stage:
         used = [psutil.Process(each.popen.pid).cpu_times() for each in self.collectors]
         return sum(times.user + times.system for times in used)
 
+    def memory_bytes(self) -> int:
+        """Resident, of the collector that takes most."""
+        return max(psutil.Process(each.popen.pid).memory_info().rss for each in self.collectors)
+
     @contextlib.contextmanager
     def under_load(self) -> Iterator[Stage]:
         """Meanwhile the senders send. At the end each of them has been served."""

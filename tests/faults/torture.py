@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgtrace.model.units import MIB
 from tests.faults.audit import Audit, audit, check_integrity
 from tests.faults.faults import LONG, POSTGRES, SQLITE, Fault, disk_full
 from tests.faults.private_postgres import private_postgres
@@ -47,6 +48,7 @@ class Run:
     faults: Counter[str] = field(default_factory=Counter)
     slowest_recovery_s: float = 0.0
     slowest_after: str = ""
+    most_memory_bytes: int = 0
     problems: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
@@ -62,6 +64,7 @@ class Run:
         took_s, lines = time.monotonic() - since, stage.log_lines() - lines
         if lines > 100 + 30 * took_s * len(stage.collectors):
             self.problems.append(f"{fault.__name__}: {lines} lines of log in {took_s:.1f} s")
+        self.most_memory_bytes = max(self.most_memory_bytes, stage.memory_bytes())
         if stage.cpu_s() - cpu_s > 1.5 * took_s:
             self.problems.append(f"{fault.__name__}: the collectors spin")
 
@@ -74,7 +77,8 @@ class Run:
         say(
             f"{self.database} {minutes:5.1f} min, {sum(self.faults.values())} faults: {found};"
             f" {stage.load.summary()};"
-            f" slowest recovery {self.slowest_recovery_s:.1f} s after {self.slowest_after}"
+            f" slowest recovery {self.slowest_recovery_s:.1f} s after {self.slowest_after};"
+            f" a collector took {self.most_memory_bytes / MIB:.0f} MiB at most"
         )
         self.note(found, stage)
         return found

@@ -107,6 +107,10 @@ class Rejection(Enum):
         return self.name.lower()
 
 
+NOT_KEPT = (Rejection.DEAD_LETTERS_FULL, Rejection.DEAD_LETTER_REFUSED)
+"""Of the spans that are left out for these, nothing is kept here: their sender must be told."""
+
+
 @dataclass(slots=True, kw_only=True)
 class SpanBatch:
     """The spans of one export request, ready to be written.

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NewType
 
-from msgtrace.model.span import SPAN_ID_BYTES, TRACE_ID_BYTES, SpanId, TenantId, TraceId
+from msgtrace.model.span import (
+    SPAN_COLUMNS,
+    SPAN_ID_BYTES,
+    TRACE_ID_BYTES,
+    Row,
+    SpanId,
+    TenantId,
+    TraceId,
+)
 
 LetterId = NewType("LetterId", bytes)
 
@@ -20,6 +28,9 @@ SpanIds = tuple[TraceId, SpanId]
 
 Place = tuple[int, LetterId]
 """(time, letter id): where a letter stands in the list."""
+
+_TRACE_ID = SPAN_COLUMNS.index("trace_id")
+_SPAN_ID = SPAN_COLUMNS.index("span_id")
 
 _SPAN_IDS_BYTES = TRACE_ID_BYTES + SPAN_ID_BYTES
 
@@ -69,6 +80,19 @@ class DeadLetter:
         return LetterId(blake2b(head + self.payload, digest_size=LETTER_ID_BYTES).digest())
 
     @property
+    def summary(self) -> DeadLetterSummary:
+        """What a list shows of it."""
+        return DeadLetterSummary(
+            letter_id=self.letter_id,
+            tenant_id=self.tenant_id,
+            refused_at_ns=self.refused_at_ns,
+            reason=self.reason,
+            encoding=self.encoding,
+            span_count=len(self.spans),
+            payload_bytes=len(self.payload),
+        )
+
+    @property
     def kept_bytes(self) -> int:
         """What it counts for against the limit of all letters."""
         return LETTER_OVERHEAD_BYTES + len(self.payload) + _SPAN_IDS_BYTES * len(self.spans)
@@ -80,6 +104,11 @@ class DeadLetterTotals:
 
     letter_count: int
     kept_bytes: int
+
+
+def ids_of(row: Row) -> SpanIds:
+    """Of a span, as rows hold them."""
+    return row[_TRACE_ID], row[_SPAN_ID]
 
 
 def join_span_ids(spans: Sequence[SpanIds]) -> bytes:

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator
 
 from msgtrace.errors import MsgtraceError, Unavailable
 from msgtrace.model.batch import Rejection, SpanBatch
-from msgtrace.model.dead_letter import DeadLetter
+from msgtrace.model.dead_letter import DeadLetter, ids_of
 from msgtrace.model.span import SPAN_COLUMNS
 from msgtrace.pipeline.isolate import Isolated, Write, store_all_but_refused
 from msgtrace.storage.protocol import DeadLetterStore
@@ -32,14 +32,7 @@ SUM_INTERVAL_S = 30.0
 LEAST_INTERVAL_S = 1.0
 """How often at most, while letters are being kept."""
 
-_TENANT, _TRACE_ID, _SPAN_ID = map(SPAN_COLUMNS.index, ("tenant_id", "trace_id", "span_id"))
-
-
-def reason_for(error: Exception) -> str:
-    """Why a span was refused, as a dead letter says it; nothing of the span is in it."""
-    if isinstance(error, MsgtraceError):
-        return str(error)
-    return f"internal error: {type(error).__name__}"
+_TENANT_ID = SPAN_COLUMNS.index("tenant_id")
 
 
 class DeadLetterKeeper:
@@ -127,10 +120,10 @@ class DeadLetterKeeper:
 def _letter(batch: SpanBatch, isolated: Isolated) -> DeadLetter:
     rows = [batch.spans[position] for position in isolated.refused]
     return DeadLetter(
-        tenant_id=rows[0][_TENANT],
+        tenant_id=rows[0][_TENANT_ID],
         refused_at_ns=time.time_ns(),
-        reason=reason_for(isolated.error),
+        reason=isolated.reason,
         encoding=batch.encoding,
         payload=batch.payload,
-        spans=[(row[_TRACE_ID], row[_SPAN_ID]) for row in rows],
+        spans=[ids_of(row) for row in rows],
     )

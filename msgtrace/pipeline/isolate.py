@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from msgtrace.errors import Unavailable
+from msgtrace.errors import MsgtraceError, Unavailable
 from msgtrace.model.batch import SpanBatch, take_spans
 
 Write = Callable[[Sequence[SpanBatch]], Awaitable[int]]
@@ -36,6 +36,13 @@ class Isolated:
     refused: Sequence[int]
     error: Exception
     new_spans: int
+
+    @property
+    def reason(self) -> str:
+        """The error as a dead letter tells it; nothing of a span is in it."""
+        if isinstance(self.error, MsgtraceError):
+            return str(self.error)
+        return f"internal error: {type(self.error).__name__}"
 
 
 async def store_all_but_refused(

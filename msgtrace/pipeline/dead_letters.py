@@ -114,6 +114,9 @@ class DeadLetterKeeper:
             totals = await self._letters.sum()
         except MsgtraceError:  # the database is away, which others tell of
             return
+        except Exception as error:
+            logger.error("dead_letter_sum_failed", exc_info=error)
+            return
         self._metrics.set_dead_letters(totals.letter_count, totals.kept_bytes)
 
 

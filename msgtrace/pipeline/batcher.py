@@ -7,7 +7,7 @@ Bounded: what waits and what is being written is at most `max_queued_bytes`, mea
 bytes; beyond it Overloaded at once.
 A database that is away is asked again for `hold_s`: most restarts are over by then.
 A flush that is refused for its data is cut in halves until the requests that are to blame stand
-alone; what becomes of those is decided in `pipeline.dead_letters`.
+alone. Those come last; what becomes of them is decided in `pipeline.dead_letters`.
 Not here: decoding, what happens after the hold, tenancy, retention.
 """
 
@@ -45,6 +45,14 @@ class _Waiting:
     batch: SpanBatch
     done: asyncio.Future[None]
     since_s: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Requests of a flush to be written together, or the one that was refused, with its error."""
+
+    requests: Sequence[_Waiting]
+    refusal: Exception | None = None
 
 
 class Batcher:
@@ -180,19 +188,25 @@ class Batcher:
         return group
 
     async def _flush(self, group: Sequence[_Waiting]) -> None:
-        """Answer every request of the group, once it is written or cannot be."""
-        parts = [group]
+        """Answer every request of the group, once it is written or cannot be.
+
+        Requests that are refused alone come last: taking them apart must not hold up the others.
+        """
+        parts = deque([_Part(group)])
         while parts:
-            part = parts.pop()
+            part = parts.popleft()
             try:
-                parts += await self._write(part)
+                if part.refusal is None:
+                    await self._write(part.requests, parts)
+                else:
+                    await self._settle(part.requests, part.refusal)
             except Unavailable as error:
                 self._metrics.count_flush_refused(error)
-                parts.append(part)
-                if self._may_hold(part):
+                parts.appendleft(part)
+                if self._may_hold(part.requests):
                     await asyncio.sleep(RETRY_INTERVAL_S)
                     continue
-                left = [waiting for each in parts for waiting in each]
+                left = [waiting for each in parts for waiting in each.requests]
                 logger.warning(
                     "batch_write_unavailable", extra={"requests": len(left), "reason": str(error)}
                 )
@@ -200,32 +214,37 @@ class Batcher:
                 return
             except Exception as error:
                 logger.error("batch_write_failed", exc_info=error)
-                self._fail(part, StorageError("the batch could not be written"))
+                self._fail(part.requests, StorageError("the batch could not be written"))
 
-    async def _write(self, part: Sequence[_Waiting]) -> list[Sequence[_Waiting]]:
-        """Write and answer the part; its halves, the first one last, if they are to be written."""
+    async def _write(self, requests: Sequence[_Waiting], parts: deque[_Part]) -> None:
+        """Write and answer the requests; add to `parts` what is to be done if they are refused."""
         started_s = time.perf_counter()
         try:
-            new = await self._store([waiting.batch for waiting in part])
+            new = await self._store([waiting.batch for waiting in requests])
         except Unavailable:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not harm others either
             self._metrics.count_flush_refused(error)
-            if len(part) > 1:
-                middle = len(part) // 2
-                return [part[middle:], part[:middle]]
-            if self._keeper is None:
-                raise
-            await self._keeper.settle(part[0].batch, error, self._store)
-        else:
-            self._metrics.count_flush(
-                spans=_spans_of(part),
-                new=new,
-                body_bytes=_bytes_of(part),
-                took_s=time.perf_counter() - started_s,
-            )
-        self._succeed(part)
-        return []
+            if len(requests) == 1:
+                parts.append(_Part(requests, error))
+            else:
+                middle = len(requests) // 2
+                parts.extendleft((_Part(requests[middle:]), _Part(requests[:middle])))
+            return
+        self._metrics.count_flush(
+            spans=_spans_of(requests),
+            new=new,
+            body_bytes=_bytes_of(requests),
+            took_s=time.perf_counter() - started_s,
+        )
+        self._succeed(requests)
+
+    async def _settle(self, requests: Sequence[_Waiting], refusal: Exception) -> None:
+        """Answer one request that was refused alone."""
+        if self._keeper is None:
+            raise refusal
+        await self._keeper.settle(requests[0].batch, refusal, self._store)
+        self._succeed(requests)
 
     async def _store(self, batches: Sequence[SpanBatch]) -> int:
         """As `write_spans` does; a refusal shows as well as a commit that the database is there."""

@@ -1,9 +1,9 @@
 """What the database refuses for its data: the offenders are found, kept and told of.
 
 Path: pipeline.batcher → [pipeline.dead_letters] → storage.
-A refused request never costs more than its own offenders, and never comes to an end without an
-answer: the others are stored, the offenders kept as one dead letter with the request, or not kept
-when there is no room, and counted as rejected either way.
+A refused request costs its own offenders, and always gets an answer: its other spans are stored,
+the offenders kept as one dead letter with the request, or not kept when there is no room, and
+counted as rejected either way.
 Bounded: all dead letters of a database together by `max_bytes`.
 Not here: what is done with them later, which is `msgtrace-admin dead-letters`.
 """

@@ -4,8 +4,8 @@ Path: pipeline.batcher → pipeline.dead_letters → [pipeline.isolate] → stor
 The batch is cut in halves and each half written; refused halves are cut again, the largest first,
 until every offender stands alone. One among 512 spans takes 18 writes.
 Bounded: after `max_writes` writes or `max_s` seconds the parts that are refused by then count as
-refused whole. The first bound keeps 20 offenders apart in 512 spans; the second is half of
-what a sender gives an export.
+refused whole. The first bound keeps 20 offenders apart in 512 spans; the second is half of what a
+sender gives an export.
 """
 
 from __future__ import annotations

@@ -223,6 +223,26 @@ async def test_a_request_that_is_refused_costs_no_other(
     assert batcher.queued_bytes == 0
 
 
+async def test_a_refused_request_is_taken_apart_when_all_others_have_their_answer(
+    batcher: Batcher, writer: RecordingWriter, letters: MemoryLetters
+) -> None:
+    writer.is_open.clear()
+    batches = [request() for _ in range(9)]
+    writer.poison = [batches[2], batches[5]]
+    letters.is_open.clear()
+    senders = await send(batcher, *batches)
+
+    writer.is_open.set()
+    await settle()
+    await settle()
+
+    waiting = [batch for batch, sender in zip(batches, senders, strict=True) if not sender.done()]
+    assert waiting == writer.poison
+    letters.is_open.set()
+    await asyncio.gather(*senders)
+    assert [batch.rejections for batch in waiting] == [REFUSED, REFUSED]
+
+
 async def test_one_refused_request_among_many_is_found_by_halves(
     batcher: Batcher, writer: RecordingWriter
 ) -> None:
@@ -273,20 +293,20 @@ async def test_a_database_that_goes_away_while_requests_are_isolated_is_told_to_
 ) -> None:
     writer.is_open.clear()
     batches = [request() for _ in range(9)]
-    writer.poison = [batches[3]]
+    bad = writer.poison = [batches[3], batches[6]]
     letters.error = StorageUnavailable("gone")
     senders = await send(batcher, *batches)
 
     writer.is_open.set()
     outcomes = await asyncio.gather(*senders, return_exceptions=True)
 
-    assert [type(each) for each in outcomes] == [type(None)] * 3 + [StorageUnavailable] * 6
+    assert [type(each) for each in outcomes if each is not None] == [StorageUnavailable] * 2
     assert all(batch.rejections == {} for batch in batches)
     assert batcher.queued_bytes == 0
     letters.error = None
-    for batch in batches[3:]:
+    for batch in bad:
         await batcher.submit(batch)
-    assert batches[3].rejections == REFUSED
+        assert batch.rejections == REFUSED
 
 
 async def test_an_unavailable_database_is_told_to_every_sender_without_another_try(

@@ -14,6 +14,7 @@ MsgtraceError
 │   ├── StorageUnavailable      the database is busy, restarting or gone
 │   └── QueryTimeout            a read ran longer than its limit
 ├── StorageError            no, and it is our fault
+│   └── DataRefused             the database takes writes, but not this data
 └── ConfigError             raised before the first port opens; the operator acts
     ├── InvalidSetting          a setting that cannot be used, named
     ├── PortUnavailable         a port that cannot be bound
@@ -95,6 +96,13 @@ class QueryTimeout(Unavailable):
 
 class StorageError(MsgtraceError):
     """The database refused for a reason that a retry does not change."""
+
+
+class DataRefused(StorageError):
+    """The database refuses what was to be written, and takes other data.
+
+    Its text names the kind of refusal (SQLSTATE, constraint), never a value.
+    """
 
 
 class ConfigError(MsgtraceError):

@@ -125,6 +125,11 @@ class Settings:
         "Request bytes that may wait in the spill; beyond it senders are told to retry.",
         valid=_BYTES,
     )
+    max_dead_letter_bytes: int = _setting(
+        256 * MIB,
+        "Bytes of requests kept because the database refuses spans of theirs; 0 keeps none.",
+        valid=(0, 2**40),
+    )
     other_signals: str = _setting(
         "refuse",
         "What metrics, logs and profiles get: refuse, or discard (accepted, reported as rejected).",

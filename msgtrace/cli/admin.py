@@ -13,6 +13,7 @@ import click
 import msgspec
 from rich.text import Text
 
+from msgtrace.cli.dead_letters import dead_letters
 from msgtrace.cli.group import CONTEXT_SETTINGS, CommandGroup, version_option
 from msgtrace.cli.options import SettingsSource, settings_options
 from msgtrace.cli.render import open_console, print_facts, print_json
@@ -64,7 +65,8 @@ def status(source: SettingsSource, as_json: bool) -> None:
         print_facts(open_console(), _facts(found))
 
 
-main.add_command(spill)
+for _command in (spill, dead_letters):
+    main.add_command(_command)
 
 
 async def _get_status(settings: Settings) -> StorageStatus:

@@ -104,7 +104,7 @@ def _add_columns(table: Table, *headings: str) -> None:
         table.add_column(
             Text(name, no_wrap=True),
             justify="right" if name != heading else "left",
-            no_wrap=name not in ("Root span", "Service", "Models", "Meaning"),
+            no_wrap=name not in ("Root span", "Service", "Models", "Meaning", "Reason"),
         )
 
 

@@ -56,6 +56,7 @@ def collector(source: SettingsSource) -> None:
         "max_request_bytes",
         "max_queued_bytes",
         "max_batch_bytes",
+        "max_dead_letter_bytes",
     )
 )
 def query(source: SettingsSource) -> None:

@@ -26,6 +26,7 @@ from msgtrace.cli.text import clean, counted, human_duration, human_size
 from msgtrace.errors import StorageUnavailable
 from msgtrace.model.units import NS_PER_S
 from msgtrace.pipeline.batcher import HOLD_S, Batcher
+from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.pipeline.drain import GROUP_BYTES, drain_group
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import open_storage
@@ -69,7 +70,7 @@ def list_spills(source: SettingsSource, as_json: bool) -> None:
 
 
 @spill.command()
-@settings_options(only=("database_url", "connect_timeout_s", "spill_dir"))
+@settings_options(only=("database_url", "connect_timeout_s", "spill_dir", "max_dead_letter_bytes"))
 @click.option(
     "--from",
     "folder",
@@ -79,7 +80,8 @@ def list_spills(source: SettingsSource, as_json: bool) -> None:
 def drain(source: SettingsSource, folder: Path | None) -> None:
     """Store what ended collectors left behind in the database.
 
-    Files that a collector has in use are left to it. Storing a request twice changes nothing.
+    Files that a collector has in use are left to it. Storing a request twice changes nothing. What
+    the database refuses becomes a dead letter: `msgtrace-admin dead-letters list`.
     """
     settings = source.read()
     chosen = folder or folder_of(settings.spill_dir, settings.database_url)
@@ -155,7 +157,11 @@ async def _drain(settings: Settings, folder: Path) -> tuple[int, int]:
     async with (
         open_storage(settings) as storage,
         Batcher(
-            storage, max_batch_bytes=GROUP_BYTES, max_queued_bytes=sys.maxsize, hold_s=HOLD_S
+            storage,
+            max_batch_bytes=GROUP_BYTES,
+            max_queued_bytes=sys.maxsize,
+            hold_s=HOLD_S,
+            keeper=DeadLetterKeeper(storage.dead_letters, max_bytes=settings.max_dead_letter_bytes),
         ) as batcher,
         Spill.open(folder, sys.maxsize) as left,
     ):

@@ -6,12 +6,15 @@ knows a wire format or a database.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from msgtrace.model.genai import GenAiFacts
-from msgtrace.model.span import STATUS_ERROR, Row, SpanId, TenantId, TraceId
+from msgtrace.model.span import SPAN_COLUMNS, STATUS_ERROR, Row, SpanId, TenantId, TraceId
+
+_RESOURCE_ID = SPAN_COLUMNS.index("resource_id")
+_SCOPE_ID = SPAN_COLUMNS.index("scope_id")
 
 TraceKey = tuple[TenantId, TraceId]
 
@@ -89,16 +92,23 @@ class TraceDelta:
 
 
 class Rejection(Enum):
-    """What is wrong with a span that is left out, as its sender reads it."""
+    """Why a span is left out, as its sender reads it."""
 
     INVALID_TRACE_ID = "trace_id is not 16 bytes or is all zero"
     INVALID_SPAN_ID = "span_id is not 8 bytes or is all zero"
     INVALID_PARENT_SPAN_ID = "parent_span_id is neither empty nor 8 bytes"
+    KEPT_AS_DEAD_LETTER = "refused by the database, kept as dead letters"
+    DEAD_LETTERS_FULL = "refused by the database, and not kept: dead letters are full"
+    DEAD_LETTER_REFUSED = "refused by the database, and not kept: so is the dead letter"
 
     @property
     def label(self) -> str:
         """The value of the label `reason` in metrics."""
         return self.name.lower()
+
+
+NOT_KEPT = (Rejection.DEAD_LETTERS_FULL, Rejection.DEAD_LETTER_REFUSED)
+"""Of the spans that are left out for these, nothing is kept here: their sender must be told."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,10 +135,14 @@ class SpanBatch:
     payload: bytes = b""
     encoding: str = ""
 
+    def reject(self, rejection: Rejection, count: int) -> None:
+        """Count so many spans as left out."""
+        self.rejections[rejection] = self.rejections.get(rejection, 0) + count
+
     def add_rejections(self, other: SpanBatch) -> None:
         """Count also what `other` left out."""
         for rejection, count in other.rejections.items():
-            self.rejections[rejection] = self.rejections.get(rejection, 0) + count
+            self.reject(rejection, count)
 
     @property
     def rejected_spans(self) -> int:
@@ -189,6 +203,29 @@ def summarize(spans: Iterable[Row], genai: dict[int, GenAiFacts]) -> dict[TraceK
         if index in genai:
             delta.add_genai(genai[index], start_ns)
     return traces
+
+
+def take_spans(batch: SpanBatch, positions: Sequence[int]) -> SpanBatch:
+    """A batch of some spans of another, by their places in it, with all that belongs to them.
+
+    Nothing of `rejections`, `payload` and `encoding`, which speak of the whole request.
+    """
+    spans = [batch.spans[position] for position in positions]
+    resource_ids = {row[_RESOURCE_ID] for row in spans}
+    scope_ids = {row[_SCOPE_ID] for row in spans}
+    genai = {
+        place: batch.genai[position]
+        for place, position in enumerate(positions)
+        if position in batch.genai
+    }
+    return SpanBatch(
+        spans=spans,
+        resources={key: row for key, row in batch.resources.items() if key in resource_ids},
+        scopes={key: row for key, row in batch.scopes.items() if key in scope_ids},
+        genai=genai,
+        traces=summarize(spans, genai),
+        body_bytes=batch.body_bytes * len(spans) // max(len(batch.spans), 1),
+    )
 
 
 def merge_traces(batches: Iterable[SpanBatch]) -> dict[TraceKey, TraceDelta]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from msgtrace.pipeline.batcher import HOLD_S, Batcher
+from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.pipeline.sink import SpanSink
 from msgtrace.pipeline.spill import open_spilling_sink
 from msgtrace.settings import NO_SPILL, Settings, default_spill_dir
@@ -48,13 +49,20 @@ async def open_pipeline(
     On leaving, everything accepted is durable. Raises InvalidSetting for a spill that cannot be
     used.
     """
-    async with Batcher(
-        storage,
-        max_batch_bytes=settings.max_batch_bytes,
-        max_queued_bytes=settings.max_queued_bytes,
-        hold_s=HOLD_S,
-        metrics=metrics,
-    ) as batcher:
+    keeper = DeadLetterKeeper(
+        storage.dead_letters, max_bytes=settings.max_dead_letter_bytes, metrics=metrics
+    )
+    async with (
+        keeper.watched(),
+        Batcher(
+            storage,
+            max_batch_bytes=settings.max_batch_bytes,
+            max_queued_bytes=settings.max_queued_bytes,
+            hold_s=HOLD_S,
+            keeper=keeper,
+            metrics=metrics,
+        ) as batcher,
+    ):
         spill_metrics = SpillMetrics(registry)
 
         def queued_bytes() -> int:

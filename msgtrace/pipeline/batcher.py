@@ -6,6 +6,8 @@ grows. An idle collector commits each request at once, a loaded one commits larg
 Bounded: what waits and what is being written is at most `max_queued_bytes`, measured in request
 bytes; beyond it Overloaded at once.
 A database that is away is asked again for `hold_s`: most restarts are over by then.
+A flush that is refused for its data is cut in halves until the requests that are to blame stand
+alone. Those come last; what becomes of them is decided in `pipeline.dead_letters`.
 Not here: decoding, what happens after the hold, tenancy, retention.
 """
 
@@ -22,6 +24,7 @@ from typing import Self
 
 from msgtrace.errors import Overloaded, StorageError, Unavailable
 from msgtrace.model.batch import SpanBatch
+from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.storage.protocol import SpanWriter
 from msgtrace.telemetry.metrics import CollectorMetrics
 
@@ -44,8 +47,16 @@ class _Waiting:
     since_s: float = field(default_factory=time.monotonic)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Requests of a flush to be written together, or the one that was refused, with its error."""
+
+    requests: Sequence[_Waiting]
+    refusal: Exception | None = None
+
+
 class Batcher:
-    """A SpanSink over a SpanWriter.
+    """A SpanSink over a SpanWriter; what that refuses goes to `keeper`, or fails without one.
 
     Enter it to start writing; leaving it writes what still waits.
     """
@@ -57,9 +68,11 @@ class Batcher:
         max_batch_bytes: int,
         max_queued_bytes: int,
         hold_s: float = 0.0,
+        keeper: DeadLetterKeeper | None = None,
         metrics: CollectorMetrics | None = None,
     ) -> None:
         self._writer = writer
+        self._keeper = keeper
         self._max_batch_bytes = max_batch_bytes
         self._max_queued_bytes = max_queued_bytes
         self._hold_s = hold_s
@@ -67,7 +80,7 @@ class Batcher:
         self._queued_bytes = 0
         self._queue: deque[_Waiting] = deque()
         self._unanswered: dict[_Waiting, None] = {}  # a set in the order of arrival
-        self._last_commit_s = float("-inf")
+        self._last_answer_s = float("-inf")
         self._is_closing = False
         self._has_news = asyncio.Event()
         self._writers: list[asyncio.Task[None]] = []
@@ -85,11 +98,14 @@ class Batcher:
 
     @property
     def stalled_s(self) -> float:
-        """How long somebody has waited without any commit; 0 if nobody waits for an answer."""
+        """How long somebody has waited and the database has neither committed nor refused anything.
+
+        0 if nobody waits for an answer.
+        """
         oldest = next(iter(self._unanswered), None)
         if oldest is None:
             return 0.0
-        return time.monotonic() - max(oldest.since_s, self._last_commit_s)
+        return time.monotonic() - max(oldest.since_s, self._last_answer_s)
 
     async def __aenter__(self) -> Self:
         self._writers = [
@@ -171,53 +187,81 @@ class Batcher:
             group_bytes += group[-1].batch.body_bytes
         return group
 
-    async def _flush(self, group: list[_Waiting]) -> None:
-        while True:
-            started_s = time.perf_counter()
+    async def _flush(self, group: Sequence[_Waiting]) -> None:
+        """Answer every request of the group, once it is written or cannot be.
+
+        Requests that are refused alone come last: taking them apart must not hold up the others.
+        """
+        parts = deque([_Part(group)])
+        while parts:
+            part = parts.popleft()
             try:
-                new = await self._writer.write_spans([waiting.batch for waiting in group])
+                if part.refusal is None:
+                    await self._write(part.requests, parts)
+                else:
+                    await self._settle(part.requests, part.refusal)
             except Unavailable as error:
                 self._metrics.count_flush_refused(error)
-                if self._may_hold(group):
+                parts.appendleft(part)
+                if self._may_hold(part.requests):
                     await asyncio.sleep(RETRY_INTERVAL_S)
                     continue
+                left = [waiting for each in parts for waiting in each.requests]
                 logger.warning(
-                    "batch_write_unavailable", extra={"requests": len(group), "reason": str(error)}
+                    "batch_write_unavailable", extra={"requests": len(left), "reason": str(error)}
                 )
-                self._fail(group, error)
-            except Exception as error:  # noqa: BLE001 - whatever it is, every sender gets an answer and the writer goes on
-                self._metrics.count_flush_refused(error)
-                await self._isolate(group, error)
+                self._fail(left, error)
+                return
+            except Exception as error:
+                logger.error("batch_write_failed", exc_info=error)
+                self._fail(part.requests, StorageError("the batch could not be written"))
+
+    async def _write(self, requests: Sequence[_Waiting], parts: deque[_Part]) -> None:
+        """Write and answer the requests; add to `parts` what is to be done if they are refused."""
+        started_s = time.perf_counter()
+        try:
+            new = await self._store([waiting.batch for waiting in requests])
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not harm others either
+            self._metrics.count_flush_refused(error)
+            if len(requests) == 1:
+                parts.append(_Part(requests, error))
             else:
-                self._last_commit_s = time.monotonic()
-                self._metrics.count_flush(
-                    spans=_spans_of(group),
-                    new=new,
-                    body_bytes=_bytes_of(group),
-                    took_s=time.perf_counter() - started_s,
-                )
-                self._succeed(group)
+                middle = len(requests) // 2
+                parts.extendleft((_Part(requests[middle:]), _Part(requests[:middle])))
             return
-
-    def _may_hold(self, group: Sequence[_Waiting]) -> bool:
-        """Whether another try would still come within the hold of all, and matter to anybody."""
-        is_awaited = any(waiting in self._unanswered for waiting in group)
-        return is_awaited and time.monotonic() - group[0].since_s + RETRY_INTERVAL_S < self._hold_s
-
-    async def _isolate(self, group: list[_Waiting], error: Exception) -> None:
-        """One request's data must not cost the others theirs: write each alone."""
-        if len(group) > 1:
-            for waiting in group:
-                await self._flush([waiting])
-            return
-        spans = len(group[0].batch.spans)
-        logger.error("batch_write_refused", extra={"spans": spans}, exc_info=error)
-        self._fail(
-            group,
-            error
-            if isinstance(error, StorageError)
-            else StorageError("the batch could not be written"),
+        self._metrics.count_flush(
+            spans=_spans_of(requests),
+            new=new,
+            body_bytes=_bytes_of(requests),
+            took_s=time.perf_counter() - started_s,
         )
+        self._succeed(requests)
+
+    async def _settle(self, requests: Sequence[_Waiting], refusal: Exception) -> None:
+        """Answer one request that was refused alone."""
+        if self._keeper is None:
+            raise refusal
+        await self._keeper.settle(requests[0].batch, refusal, self._store)
+        self._succeed(requests)
+
+    async def _store(self, batches: Sequence[SpanBatch]) -> int:
+        """As `write_spans` does; a refusal shows as well as a commit that the database is there."""
+        is_answered = True
+        try:
+            return await self._writer.write_spans(batches)
+        except (Unavailable, asyncio.CancelledError):
+            is_answered = False
+            raise
+        finally:
+            if is_answered:
+                self._last_answer_s = time.monotonic()
+
+    def _may_hold(self, part: Sequence[_Waiting]) -> bool:
+        """Whether another try would still come within the hold of all, and matter to anybody."""
+        is_awaited = any(waiting in self._unanswered for waiting in part)
+        return is_awaited and time.monotonic() - part[0].since_s + RETRY_INTERVAL_S < self._hold_s
 
     def _fail(self, group: Sequence[_Waiting], error: Exception) -> None:
         for waiting in group:

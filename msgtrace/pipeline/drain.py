@@ -13,8 +13,8 @@ import logging
 import time
 from collections.abc import Sequence
 
-from msgtrace.errors import MsgtraceError, Unavailable
-from msgtrace.model.batch import SpanBatch
+from msgtrace.errors import MsgtraceError, StorageError, Unavailable
+from msgtrace.model.batch import NOT_KEPT, SpanBatch
 from msgtrace.model.units import MIB
 from msgtrace.otlp.encodings import decode_as
 from msgtrace.pipeline.batcher import Batcher
@@ -136,6 +136,9 @@ async def _store(decoded: SpanBatch | Exception, batcher: Batcher) -> None:
     if isinstance(decoded, Exception):
         raise decoded
     await batcher.submit(decoded)
+    for rejection in NOT_KEPT:  # its sender was told long ago that all is durable
+        if rejection in decoded.rejections:
+            raise StorageError(rejection.value)
 
 
 async def _set_aside(spill: Spill, request: SpilledRequest, error: Exception) -> None:

@@ -11,10 +11,12 @@ class SpanSink(Protocol):
     """Takes batches and answers for them."""
 
     async def submit(self, batch: SpanBatch) -> None:
-        """Return once every span of the batch is durable.
+        """Return once every span of the batch is durable or rejected.
 
-        Raises Unavailable if nothing of it was stored and a retry may help, StorageError if it will
-        not.
+        Spans that the database refuses for their data are counted in `batch.rejections`, and are
+        durably kept as a dead letter where there is room. No data makes a batch fail for ever.
+        Raises Unavailable if a retry may help: some of it may be stored, and a resend stores
+        nothing twice. StorageError is a fault of ours.
         A caller that stops waiting changes nothing: the batch may still be stored.
         """
         ...

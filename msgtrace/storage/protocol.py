@@ -1,8 +1,8 @@
 """All that the rest of the program knows about storage.
 
 The promises here are what tests/contract proves for every backend.
-Every method may raise StorageUnavailable (a retry may help) or StorageError (it will not). No
-driver exception leaves a backend.
+Every method may raise StorageUnavailable (a retry may help) or StorageError (it will not; for a
+write that is DataRefused). No driver exception leaves a backend.
 """
 
 from __future__ import annotations
@@ -12,6 +12,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from msgtrace.model.batch import SpanBatch
+from msgtrace.model.dead_letter import (
+    DeadLetter,
+    DeadLetterSummary,
+    DeadLetterTotals,
+    LetterId,
+    Place,
+)
 from msgtrace.model.search import TraceFilter, TracePage, TraceSearch
 from msgtrace.model.span import TenantId, TraceId
 from msgtrace.model.trace import Operation, Trace, TraceStats
@@ -35,7 +42,42 @@ class SpanWriter(Protocol):
         Trace summaries count each stored span once, whatever the order and the concurrency of
         writes.
         All or nothing: after an error no span of this call is kept.
+        Raises DataRefused only for what is in the batches: less of them may well be stored. All
+        else, a missing table or right among it, is StorageUnavailable.
         """
+        ...
+
+
+class DeadLetterStore(Protocol):
+    """Where requests go of which the database refuses spans.
+
+    Its writes are as durable as those of spans.
+    """
+
+    async def keep(self, letter: DeadLetter, *, max_bytes: int) -> bool:
+        """Keep the letter; False if all letters together would then exceed `max_bytes`.
+
+        A letter that is kept already gets the reason and the spans of the new one, whatever the
+        limit; its time stays.
+        """
+        ...
+
+    async def list(
+        self, tenant_id: TenantId, *, limit: int, after: Place | None = None
+    ) -> Sequence[DeadLetterSummary]:
+        """Letters without their requests, newest first, from behind `after` on."""
+        ...
+
+    async def get(self, tenant_id: TenantId, letter_id: LetterId) -> DeadLetter | None:
+        """The whole letter, None if there is none."""
+        ...
+
+    async def delete(self, tenant_id: TenantId, letter_id: LetterId) -> bool:
+        """Forget the letter; False if there was none."""
+        ...
+
+    async def sum(self) -> DeadLetterTotals:
+        """How many letters there are, of all tenants, and how much they count for."""
         ...
 
 
@@ -134,3 +176,8 @@ class StorageStatus:
 
 class Storage(SpanWriter, TraceReader, StorageAdmin, Protocol):
     """A whole backend, as `storage.factory.open_storage` returns it."""
+
+    @property
+    def dead_letters(self) -> DeadLetterStore:
+        """What it refused."""
+        ...

@@ -97,6 +97,7 @@ class CollectorMetrics(MetricSet):
         self._declare_spans()
         self._declare_queue()
         self._declare_flushes()
+        self._declare_dead_letters()
 
     def count_received(self, wire: str, encoding: str, body_bytes: int) -> None:
         """A request was read. body_bytes: its size as it came, still compressed."""
@@ -108,7 +109,7 @@ class CollectorMetrics(MetricSet):
         self._inflated_bytes.labels(wire).inc(batch.body_bytes)
         self._spans_received.inc(len(batch.spans) + batch.rejected_spans)
         for rejection, count in batch.rejections.items():
-            self._spans_rejected.labels(rejection.label).inc(count)
+            self.count_rejected(rejection, count)
 
     def count_acknowledged(self, wire: str, took_s: float) -> None:
         """A request was accepted, so long after its body was complete."""
@@ -122,11 +123,19 @@ class CollectorMetrics(MetricSet):
         """Decoded spans were not stored."""
         self._spans_refused.inc(spans)
 
-    def count_flush(self, *, spans: int, new: int, body_bytes: int, took_s: float) -> None:
-        """A flush was committed; `new` of its spans were not stored before."""
+    def count_rejected(self, rejection: Rejection, spans: int) -> None:
+        """Decoded spans were left out of their request."""
+        self._spans_rejected.labels(rejection.label).inc(spans)
+
+    def count_accepted(self, spans: int, new: int) -> None:
+        """Spans were committed; `new` of them were not stored before."""
         self._spans_accepted.inc(spans)
         self._spans_stored.inc(new)
         self._spans_duplicate.inc(spans - new)
+
+    def count_flush(self, *, spans: int, new: int, body_bytes: int, took_s: float) -> None:
+        """A flush was committed; `new` of its spans were not stored before."""
+        self.count_accepted(spans, new)
         self._flush_spans.observe(spans)
         self._flush_bytes.observe(body_bytes)
         self._commit.observe(took_s)
@@ -134,6 +143,19 @@ class CollectorMetrics(MetricSet):
     def count_flush_refused(self, error: BaseException) -> None:
         """A flush was not committed."""
         self._flushes_refused.labels(reason_of(error)).inc()
+
+    def count_dead_letter(self, error: BaseException, spans: int) -> None:
+        """Spans that were refused with `error` are kept as a dead letter."""
+        self._dead_letter_spans.labels(reason_of(error)).inc(spans)
+
+    def set_dead_letters(self, letters: int, kept_bytes: int) -> None:
+        """The dead letters of the database were summed up."""
+        self._dead_letters.set(letters)
+        self._dead_letter_bytes.set(kept_bytes)
+
+    def set_dead_letter_limit(self, max_bytes: int) -> None:
+        """How much of them is kept at most."""
+        self._dead_letter_limit.set(max_bytes)
 
     def watch_queue(
         self,
@@ -241,6 +263,24 @@ class CollectorMetrics(MetricSet):
             "msgtrace_flushes_refused_total",
             "Flushes that were not committed, by the class of the error.",
             "reason",
+        )
+
+    def _declare_dead_letters(self) -> None:
+        self._dead_letter_spans = self._counter(
+            "msgtrace_dead_letter_spans_total",
+            "Spans that the database refused and that are kept as dead letters, by the class of"
+            " the error.",
+            "reason",
+        )
+        self._dead_letters = self._gauge(
+            "msgtrace_dead_letters", "Dead letters in the database; looked at now and then."
+        )
+        self._dead_letter_bytes = self._gauge(
+            "msgtrace_dead_letter_bytes", "Bytes that the dead letters in the database count for."
+        )
+        self._dead_letter_limit = self._gauge(
+            "msgtrace_dead_letter_limit_bytes",
+            "Bytes of dead letters beyond which no more are kept.",
         )
 
 

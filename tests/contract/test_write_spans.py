@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
-from msgtrace.errors import StorageError, StorageUnavailable
+from msgtrace.errors import DataRefused, StorageUnavailable
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.span import SPAN_COLUMNS
 from msgtrace.settings import Settings
@@ -306,7 +306,7 @@ async def test_a_refused_flush_leaves_nothing_of_any_batch(
     good = make_batch(span("good"), span("good too", trace_id=TRACE_B), service="new")
     bad = with_field(make_batch(span("x"), span("y")), column, value)
 
-    with pytest.raises(StorageError):
+    with pytest.raises(DataRefused):
         await storage.write_spans([good, bad])
 
     page = await find(storage)
@@ -324,7 +324,7 @@ async def test_neither_a_refusal_nor_the_log_of_it_quotes_a_span(
     private = make_batch(span(attributes={"prompt": "my secret"}, status_message="my secret"))
 
     for column, value in (("name", None), ("trace_state", "my secret \ud800")):
-        with pytest.raises(StorageError) as refusal:
+        with pytest.raises(DataRefused) as refusal:
             await storage.write_spans([with_field(private, column, value)])
 
         assert "secret" not in str(refusal.value)
@@ -337,7 +337,7 @@ async def test_a_bad_resource_is_refused_like_a_bad_span(storage: Storage) -> No
     [(resource_id, row)] = batch.resources.items()
     broken = dataclasses.replace(batch, resources={resource_id: (*row[:2], None, *row[3:])})
 
-    with pytest.raises(StorageError):
+    with pytest.raises(DataRefused):
         await storage.write_spans([broken])
 
     assert await storage.write_spans([batch]) == 1

@@ -46,7 +46,16 @@ ALARMS = {
     'rate(msgtrace_requests_refused_total{reason="overloaded"}[5m]) > 0': (
         "senders are turned away; they keep few batches and then drop spans"
     ),
-    "rate(msgtrace_spans_rejected_total[5m]) > 0": "a sender makes invalid spans",
+    "rate(msgtrace_spans_rejected_total[5m]) > 0": (
+        "a sender makes invalid spans, or the database refuses some; `reason` tells"
+    ),
+    "msgtrace_dead_letters > 0": (
+        "the database refused spans for their data; `msgtrace-admin dead-letters` shows and"
+        " replays them"
+    ),
+    "msgtrace_dead_letter_bytes / msgtrace_dead_letter_limit_bytes > 0.8": (
+        "soon refused spans are not kept any more"
+    ),
     "histogram_quantile(0.99, rate(msgtrace_acknowledgement_seconds_bucket[5m])) > 0.2": (
         "senders wait long for their answers"
     ),

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
-from msgtrace.errors import Overloaded, StorageError, StorageUnavailable
+from msgtrace.errors import DataRefused, Overloaded, StorageError, StorageUnavailable
 from msgtrace.model.batch import Rejection, SpanBatch
 from msgtrace.pipeline.batcher import Batcher
+from msgtrace.pipeline.dead_letters import DeadLetterKeeper
+from tests.batches import make_batch, span
+from tests.letters import MemoryLetters, names_in
+
+REFUSED = {Rejection.KEPT_AS_DEAD_LETTER: 1}
 
 _numbers = itertools.count()
 
 
 def request(body_bytes: int = 10) -> SpanBatch:
-    """A batch of one span; the writer here never looks into it."""
-    return SpanBatch(spans=[(next(_numbers),)], body_bytes=body_bytes)
+    """A batch of one span that no other has."""
+    batch = make_batch(span(f"{next(_numbers)}"))
+    return dataclasses.replace(batch, body_bytes=body_bytes, payload=names_in(batch)[0].encode())
+
+
+def batcher_over(writer: RecordingWriter, letters: MemoryLetters, **limits: Any) -> Batcher:
+    keeper = DeadLetterKeeper(letters, max_bytes=1_000_000)
+    return Batcher(writer, keeper=keeper, **limits)
 
 
 class RecordingWriter:
@@ -46,7 +59,7 @@ class RecordingWriter:
         if self.error is not None:
             raise self.error
         if any(batch in self.poison for batch in batches):
-            raise StorageError("refused for its data")
+            raise DataRefused("refused for its data")
         self.written += batches
         return len(batches)
 
@@ -61,9 +74,14 @@ def writer() -> RecordingWriter:
 
 
 @pytest.fixture
-async def batcher(writer: RecordingWriter) -> AsyncIterator[Batcher]:
+def letters() -> MemoryLetters:
+    return MemoryLetters()
+
+
+@pytest.fixture
+async def batcher(writer: RecordingWriter, letters: MemoryLetters) -> AsyncIterator[Batcher]:
     """At most 100 bytes a flush and 300 in all."""
-    async with Batcher(writer, max_batch_bytes=100, max_queued_bytes=300) as entered:
+    async with batcher_over(writer, letters, max_batch_bytes=100, max_queued_bytes=300) as entered:
         yield entered
         writer.is_open.set()
 
@@ -134,10 +152,11 @@ async def test_a_flush_takes_no_more_once_it_is_full(
     assert writer.flush_sizes == [1, 3, 3]
 
 
-async def test_as_many_writes_run_at_once_as_the_writer_wants() -> None:
+async def test_as_many_writes_run_at_once_as_the_writer_wants(letters: MemoryLetters) -> None:
     writer = RecordingWriter(writer_count=3)
     writer.is_open.clear()
-    async with Batcher(writer, max_batch_bytes=10, max_queued_bytes=1_000) as batcher:
+    limits = {"max_batch_bytes": 10, "max_queued_bytes": 1_000}
+    async with batcher_over(writer, letters, **limits) as batcher:
         senders = await send(batcher, *(request() for _ in range(8)))
         assert writer.flush_sizes == [1, 1, 1]
         writer.is_open.set()
@@ -188,36 +207,106 @@ async def test_a_request_larger_than_the_limit_is_taken_when_nothing_waits(
 
 
 async def test_a_request_that_is_refused_costs_no_other(
+    batcher: Batcher, writer: RecordingWriter, letters: MemoryLetters
+) -> None:
+    writer.is_open.clear()
+    batches = [request() for _ in range(8)]
+    writer.poison = [batches[3]]
+    senders = await send(batcher, *batches)
+
+    writer.is_open.set()
+    await asyncio.gather(*senders)
+
+    assert writer.written == [batch for batch in batches if batch is not batches[3]]
+    assert [batch.rejections for batch in batches] == [{}] * 3 + [REFUSED] + [{}] * 4
+    assert [each.payload for each in letters.kept.values()] == [batches[3].payload]
+    assert batcher.queued_bytes == 0
+
+
+async def test_a_refused_request_is_taken_apart_when_all_others_have_their_answer(
+    batcher: Batcher, writer: RecordingWriter, letters: MemoryLetters
+) -> None:
+    writer.is_open.clear()
+    batches = [request() for _ in range(9)]
+    writer.poison = [batches[2], batches[5]]
+    letters.is_open.clear()
+    senders = await send(batcher, *batches)
+
+    writer.is_open.set()
+    await settle()
+    await settle()
+
+    waiting = [batch for batch, sender in zip(batches, senders, strict=True) if not sender.done()]
+    assert waiting == writer.poison
+    letters.is_open.set()
+    await asyncio.gather(*senders)
+    assert [batch.rejections for batch in waiting] == [REFUSED, REFUSED]
+
+
+async def test_one_refused_request_among_many_is_found_by_halves(
     batcher: Batcher, writer: RecordingWriter
 ) -> None:
     writer.is_open.clear()
-    batches = [request() for _ in range(5)]
-    writer.poison = [batches[2]]
+    batches = [request(1) for _ in range(65)]
+    writer.poison = [batches[40]]
+    senders = await send(batcher, *batches)
+
+    writer.is_open.set()
+    await asyncio.gather(*senders)
+
+    assert writer.flush_sizes[:3] == [1, 64, 32]
+    assert len(writer.flushes) == 2 + 2 * 6
+
+
+async def test_a_fault_of_ours_is_a_dead_letter_and_does_not_end_the_writer(
+    batcher: Batcher, writer: RecordingWriter, letters: MemoryLetters
+) -> None:
+    writer.error = ValueError("quotes a prompt")
+    batch = request()
+    await batcher.submit(batch)
+
+    assert batch.rejections == REFUSED
+    assert [each.reason for each in letters.kept.values()] == ["internal error: ValueError"]
+    writer.error = None
+    await batcher.submit(request())
+    assert len(writer.written) == 1
+
+
+async def test_a_fault_while_isolating_is_answered_without_its_text(
+    batcher: Batcher, writer: RecordingWriter
+) -> None:
+    broken, good = SpanBatch(spans=[("no row",)], body_bytes=1), request()
+    writer.poison = [broken]
+    writer.is_open.clear()
+    senders = await send(batcher, request(), broken, good)
+
+    writer.is_open.set()
+    outcomes = await asyncio.gather(*senders, return_exceptions=True)
+
+    assert [type(each) for each in outcomes] == [type(None), StorageError, type(None)]
+    assert str(outcomes[1]) == "the batch could not be written"
+    assert good in writer.written
+
+
+async def test_a_database_that_goes_away_while_requests_are_isolated_is_told_to_the_rest(
+    writer: RecordingWriter, letters: MemoryLetters, batcher: Batcher
+) -> None:
+    writer.is_open.clear()
+    batches = [request() for _ in range(9)]
+    bad = writer.poison = [batches[3], batches[6]]
+    letters.error = StorageUnavailable("gone")
     senders = await send(batcher, *batches)
 
     writer.is_open.set()
     outcomes = await asyncio.gather(*senders, return_exceptions=True)
 
-    assert [type(outcome) for outcome in outcomes] == [type(None)] * 2 + [StorageError] + [
-        type(None)
-    ] * 2
-    assert str(outcomes[2]) == "refused for its data"
-    assert writer.written == [batch for batch in batches if batch is not batches[2]]
+    assert [type(each) for each in outcomes if each is not None] == [StorageUnavailable] * 2
+    assert all(batch.rejections == {} for batch in batches)
     assert batcher.queued_bytes == 0
-
-
-async def test_an_unexpected_error_is_answered_without_its_text(
-    batcher: Batcher, writer: RecordingWriter
-) -> None:
-    writer.error = ValueError("quotes a prompt")
-    with pytest.raises(StorageError) as refusal:
-        await batcher.submit(request())
-    assert "prompt" not in str(refusal.value)
-
-    writer.error = None
-    await batcher.submit(request())
-
-    assert len(writer.written) == 1
+    letters.error = None
+    for batch in bad:
+        await batcher.submit(batch)
+        assert batch.rejections == REFUSED
 
 
 async def test_an_unavailable_database_is_told_to_every_sender_without_another_try(
@@ -256,7 +345,7 @@ async def test_a_sender_that_goes_away_leaves_its_batch_to_be_written(
     assert batcher.queued_bytes == 0
 
 
-@pytest.mark.parametrize("error", [StorageError("no"), StorageUnavailable("later")])
+@pytest.mark.parametrize("error", [DataRefused("no"), StorageUnavailable("later")])
 async def test_a_sender_that_went_away_is_not_missed_when_its_write_fails(
     batcher: Batcher, writer: RecordingWriter, error: Exception
 ) -> None:
@@ -267,17 +356,18 @@ async def test_a_sender_that_went_away_is_not_missed_when_its_write_fails(
     await settle()
 
     writer.is_open.set()
-    with pytest.raises(type(error)):
-        await senders[1]
+    [outcome] = await asyncio.gather(senders[1], return_exceptions=True)
 
+    assert outcome is (None if isinstance(error, DataRefused) else error)
     assert batcher.queued_bytes == 0
 
 
 @pytest.mark.parametrize("writer_count", [1, 3])
-async def test_leaving_writes_all_that_waits(writer_count: int) -> None:
+async def test_leaving_writes_all_that_waits(writer_count: int, letters: MemoryLetters) -> None:
     writer = RecordingWriter(writer_count)
     writer.is_open.clear()
-    async with Batcher(writer, max_batch_bytes=20, max_queued_bytes=1_000) as batcher:
+    limits = {"max_batch_bytes": 20, "max_queued_bytes": 1_000}
+    async with batcher_over(writer, letters, **limits) as batcher:
         senders = await send(batcher, *(request() for _ in range(20)))
         asyncio.get_running_loop().call_later(0.01, writer.is_open.set)
 
@@ -287,9 +377,11 @@ async def test_leaving_writes_all_that_waits(writer_count: int) -> None:
     assert batcher.queued_bytes == 0
 
 
-async def test_nothing_is_accepted_once_it_is_closing(writer: RecordingWriter) -> None:
+async def test_nothing_is_accepted_once_it_is_closing(
+    writer: RecordingWriter, letters: MemoryLetters
+) -> None:
     writer.is_open.clear()
-    batcher = Batcher(writer, max_batch_bytes=100, max_queued_bytes=300)
+    batcher = batcher_over(writer, letters, max_batch_bytes=100, max_queued_bytes=300)
     await batcher.__aenter__()
     [accepted] = await send(batcher, request())
     leaving = asyncio.create_task(batcher.__aexit__(None, None, None))
@@ -378,6 +470,38 @@ async def test_a_batcher_that_commits_is_not_stalled_however_long_its_queue(
     assert batcher.stalled_s < before_s
     writer.is_open.set()
     await second
+
+
+async def test_a_database_that_refuses_is_not_stalled(
+    batcher: Batcher, writer: RecordingWriter, letters: MemoryLetters
+) -> None:
+    writer.is_open.clear()
+    batch = request()
+    writer.poison = [batch]
+    letters.is_open.clear()
+    [sender] = await send(batcher, batch)
+    await asyncio.sleep(0.5)
+    before_s = batcher.stalled_s
+    writer.is_open.set()
+    await settle()
+
+    assert before_s >= 0.5
+    assert not sender.done()
+    assert batcher.stalled_s < before_s
+    letters.is_open.set()
+    await sender
+
+
+async def test_without_a_keeper_a_refused_request_fails_alone(writer: RecordingWriter) -> None:
+    writer.is_open.clear()
+    batches = [request() for _ in range(4)]
+    writer.poison = [batches[2]]
+    async with Batcher(writer, max_batch_bytes=100, max_queued_bytes=300) as batcher:
+        senders = await send(batcher, *batches)
+        writer.is_open.set()
+        outcomes = await asyncio.gather(*senders, return_exceptions=True)
+
+    assert [type(each) for each in outcomes] == [type(None)] * 2 + [StorageError, type(None)]
 
 
 async def test_leaving_does_not_wait_for_a_write_that_nobody_waits_for(

@@ -16,9 +16,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from msgtrace.api.measured import MeasuredRequests
-from msgtrace.errors import MalformedRequest, Overloaded, StorageError, StorageUnavailable
+from msgtrace.errors import DataRefused, MalformedRequest, Overloaded, StorageUnavailable
 from msgtrace.model.batch import Rejection, SpanBatch
 from msgtrace.pipeline.batcher import Batcher
+from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.encoding import PROTOBUF
 from msgtrace.receivers.export import TraceExport
@@ -33,6 +34,7 @@ from msgtrace.telemetry.metrics import (
 )
 from msgtrace.telemetry.process import ProcessTelemetry
 from tests.batches import make_batch, request, span
+from tests.letters import MemoryLetters
 
 
 class Writer:
@@ -72,7 +74,13 @@ def writer() -> Writer:
 
 
 def batcher_over(writer: Writer, metrics: CollectorMetrics) -> Batcher:
-    return Batcher(writer, max_batch_bytes=10_000, max_queued_bytes=1_000, metrics=metrics)
+    return Batcher(
+        writer,
+        max_batch_bytes=10_000,
+        max_queued_bytes=1_000,
+        keeper=DeadLetterKeeper(MemoryLetters(), max_bytes=10_000, metrics=metrics),
+        metrics=metrics,
+    )
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
@@ -101,29 +109,44 @@ async def test_a_flush_is_counted_with_its_new_and_its_resent_spans(
     }
 
 
+async def test_a_flush_that_the_database_was_away_for_is_counted_by_its_reason(
+    registry: CollectorRegistry, metrics: CollectorMetrics, writer: Writer
+) -> None:
+    writer.errors = [StorageUnavailable("gone")]
+    async with batcher_over(writer, metrics) as batcher:
+        with pytest.raises(StorageUnavailable):
+            await batcher.submit(make_batch(span("a"), span("b")))
+
+    assert value(registry, "flushes_refused_total", reason="storage_unavailable") == 1
+    assert value(registry, "spans_accepted_total") == 0
+    assert value(registry, "flush_spans_count") == 0
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [
-        (StorageUnavailable("gone"), "storage_unavailable"),
-        (StorageError("no"), "storage_error"),
-        (RuntimeError("a bug"), "internal_error"),
-    ],
+    [(DataRefused("no"), "data_refused"), (RuntimeError("a bug"), "internal_error")],
 )
-async def test_a_flush_that_was_not_committed_is_counted_by_its_reason(
+async def test_a_flush_that_was_refused_for_its_data_is_counted_by_what_became_of_its_spans(
     registry: CollectorRegistry,
     metrics: CollectorMetrics,
     writer: Writer,
     error: Exception,
     reason: str,
 ) -> None:
-    writer.errors = [error]
+    writer.known = {(row[1], row[2]) for row in make_batch(span("c")).spans}
+    # The whole, its first half and the first span of that: "a" is to blame.
+    writer.errors = [error, error, error]
     async with batcher_over(writer, metrics) as batcher:
-        with pytest.raises((StorageUnavailable, StorageError)):
-            await batcher.submit(make_batch(span("a"), span("b")))
+        await batcher.submit(make_batch(span("a"), span("b"), span("c")))
 
     assert value(registry, "flushes_refused_total", reason=reason) == 1
-    assert value(registry, "spans_accepted_total") == 0
-    assert value(registry, "flush_spans_count") == 0
+    assert value(registry, "spans_refused_total") == 0
+    assert value(registry, "spans_accepted_total") == 2
+    assert value(registry, "spans_stored_total") == 1
+    assert value(registry, "spans_duplicate_total") == 1
+    assert value(registry, "spans_rejected_total", reason="kept_as_dead_letter") == 1
+    assert value(registry, "dead_letter_spans_total", reason=reason) == 1
+    assert value(registry, "dead_letter_limit_bytes") == 10_000
 
 
 async def test_the_queue_shows_what_waits_and_for_how_long(

@@ -12,7 +12,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from msgtrace.model.batch import SpanBatch, TraceDelta, TraceKey, merge_traces, summarize
+from msgtrace.model.batch import (
+    Rejection,
+    SpanBatch,
+    TraceDelta,
+    TraceKey,
+    merge_traces,
+    summarize,
+    take_spans,
+)
 from msgtrace.model.genai import GenAiFacts
 from msgtrace.model.span import SPAN_COLUMNS, Row, SpanId
 
@@ -206,3 +214,57 @@ def test_every_field_of_a_delta_is_merged() -> None:
         changed = dataclasses.replace(delta, **{name: value})
         results = [delta.merged_with(changed), changed.merged_with(delta)]
         assert any(result != plain for result in results), name
+
+
+# Some spans of a batch
+
+
+@st.composite
+def some_of_a_batch(draw: st.DrawFn) -> tuple[SpanBatch, list[int]]:
+    """A batch with several resources and scopes, and places in it."""
+    stated = draw(spans)
+    rows = [
+        (*row[:6], draw(st.integers(1, 3)), draw(st.integers(1, 3)), *row[8:]) for row, _ in stated
+    ]
+    batch = SpanBatch(
+        spans=rows,
+        resources={n: (0, n, "resource") for n in (1, 2, 3)},
+        scopes={n: (0, n, "scope") for n in (1, 2, 3)},
+        genai={n: said for n, (_, said) in enumerate(stated) if said is not None},
+        rejections={Rejection.INVALID_SPAN_ID: 1},
+        body_bytes=1_000,
+        payload=b"all",
+        encoding="json",
+    )
+    return batch, [n for n in range(len(rows)) if draw(st.booleans())]
+
+
+@given(some_of_a_batch())
+def test_some_spans_are_taken_with_all_that_belongs_to_them(
+    case: tuple[SpanBatch, list[int]],
+) -> None:
+    batch, places = case
+    before = copy.deepcopy(batch)
+
+    taken = take_spans(batch, places)
+
+    assert taken.spans == [batch.spans[place] for place in places]
+    assert taken.genai == {
+        index: batch.genai[place] for index, place in enumerate(places) if place in batch.genai
+    }
+    assert taken.traces == summarize(taken.spans, taken.genai)
+    assert taken.resources == {row[6]: batch.resources[row[6]] for row in taken.spans}
+    assert taken.scopes == {row[7]: batch.scopes[row[7]] for row in taken.spans}
+    assert taken.body_bytes <= batch.body_bytes
+    assert (taken.rejections, taken.payload, taken.encoding) == ({}, b"", "")
+    assert batch == before
+
+
+@given(some_of_a_batch())
+def test_what_is_taken_and_what_is_left_are_the_whole(case: tuple[SpanBatch, list[int]]) -> None:
+    batch, places = case
+    rest = [n for n in range(len(batch.spans)) if n not in places]
+
+    parts = [take_spans(batch, places), take_spans(batch, rest)]
+
+    assert merge_traces(parts) == summarize(batch.spans, batch.genai)

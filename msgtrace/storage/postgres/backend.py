@@ -10,12 +10,13 @@ from msgtrace.model.batch import SpanBatch
 from msgtrace.model.search import TraceFilter
 from msgtrace.model.span import Row, TenantId, TraceId
 from msgtrace.settings import Settings, mask_password
+from msgtrace.storage.dead_letters import SqlDeadLetters
 from msgtrace.storage.postgres.check import ConnectionCheck
 from msgtrace.storage.postgres.connection import WRITERS, Pool, open_pools
-from msgtrace.storage.postgres.errors import translated_errors
+from msgtrace.storage.postgres.errors import translated_write_errors
 from msgtrace.storage.postgres.opening import Opening
 from msgtrace.storage.postgres.partitions import DayPartitions
-from msgtrace.storage.postgres.reader import DIALECT, SnapshotReader
+from msgtrace.storage.postgres.reader import DIALECT, SnapshotReader, numbered
 from msgtrace.storage.postgres.schema import migrate_postgres, require_current
 from msgtrace.storage.postgres.writer import BatchWriter
 from msgtrace.storage.protocol import StorageStatus
@@ -34,6 +35,9 @@ DELETE FROM spans WHERE tenant_id = $1 AND trace_id = ANY($2) AND start_time_ns 
 """
 
 _DELETE_TRACES = "DELETE FROM traces WHERE tenant_id = $1 AND trace_id = ANY($2)"
+
+DEAD_LETTER_LOCK = 0x6D736764
+"""Advisory lock ("msgd") under which dead letters change."""
 
 _STATUS = """
 SELECT current_setting('server_version'), pg_database_size(current_database()),
@@ -59,6 +63,7 @@ class PostgresStorage(SqlReader):
     ) -> None:
         self._reader = SnapshotReader(readers)
         super().__init__(self._read_opened, DIALECT, list)
+        self.dead_letters = SqlDeadLetters(self._read_opened, self._write, self._read_now)
         self._opening = opening
         self._url = url
         self._pools = {"write": writers, "read": readers}
@@ -128,9 +133,23 @@ class PostgresStorage(SqlReader):
         self._opening.require_open()
         return await self._reader.read(statements)
 
+    async def _read_now(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        self._opening.require_open()
+        return await self._check.read(statements)
+
+    async def _write(self, statement: Statement) -> int:
+        """See WriteSql."""
+        self._opening.require_open()
+        sql, values = statement
+        with translated_write_errors():
+            async with self._writers.acquire() as connection, connection.transaction():
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", DEAD_LETTER_LOCK)
+                status = await connection.execute(numbered(sql), *values)
+                return int(status.rpartition(" ")[2])
+
     async def _delete(self, tenant_id: TenantId, trace_ids: Sequence[TraceId]) -> int:
         self._opening.require_open()
-        with translated_errors():
+        with translated_write_errors():
             async with self._writers.acquire() as connection, connection.transaction():
                 locked = await connection.fetch(_LOCK_TRACES, tenant_id, trace_ids)
                 if not locked:

@@ -30,6 +30,7 @@ _RETRY_DELAY_S = 0.5
 _LEAST_TRY_S = 0.1
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+PlainConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 _NEVER_RIGHT = (

@@ -1,4 +1,9 @@
-"""What PostgreSQL's and asyncpg's errors mean for the sender: retry, or not."""
+"""What PostgreSQL's and asyncpg's errors mean.
+
+Of a read: retry it, or not. Of a write: it may succeed later, or it is the data that is refused.
+Messages name the SQLSTATE and the constraint, not the server's detail: that may quote a row, and
+rows hold prompts.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,19 @@ from collections.abc import Iterator
 
 import asyncpg
 
-from msgtrace.errors import QueryTimeout, StorageError, StorageUnavailable
+from msgtrace.errors import DataRefused, QueryTimeout, StorageError, StorageUnavailable
 
 _RETRYABLE_CLASSES = frozenset(("08", "40", "53", "55", "57", "58"))
 """Connection, rollback, resources, object state, intervention, system.
 
 SQLSTATE classes of passing trouble.
+"""
+
+_DATA_CLASSES = frozenset(("21", "22", "23", "44", "54", "P0"))
+"""Cardinality, data, integrity, check option, program limit, raised by a trigger.
+
+SQLSTATE classes that say something about the rows. All others, a missing table or right among them,
+are for the operator to mend, and the data is not to be given up for them.
 """
 
 _DRIVER_TROUBLE = (
@@ -23,8 +35,10 @@ _DRIVER_TROUBLE = (
     TimeoutError,
 )
 
+_BAD_VALUE = (TypeError, ValueError, OverflowError)
+"""What asyncpg raises, bare, for a value that its column's type cannot hold."""
+
 _READ_ONLY = "25006"
-_QUERY_CANCELED = "57014"
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -39,8 +53,7 @@ def is_retryable(error: BaseException) -> bool:
 def translated_errors() -> Iterator[None]:
     """Turn the driver's exceptions into ours; the original stays in `__cause__`.
 
-    Messages name the SQLSTATE, not the server's detail: that may quote a row, and rows hold
-    prompts.
+    For writes there is `translated_write_errors`.
     """
     try:
         yield
@@ -49,10 +62,34 @@ def translated_errors() -> Iterator[None]:
             "the query took longer than its limit; narrow it by start and end"
         ) from error
     except (asyncpg.PostgresError, *_DRIVER_TROUBLE) as error:
-        reason = f"{type(error).__name__}, SQLSTATE {getattr(error, 'sqlstate', None) or 'none'}"
         if is_retryable(error):
-            raise StorageUnavailable(f"PostgreSQL is not available ({reason})") from error
-        raise StorageError(f"PostgreSQL refused ({reason})") from error
-    except (TypeError, ValueError, OverflowError) as error:
-        # asyncpg raises these, bare, for a value that its column's type cannot hold.
+            raise StorageUnavailable(f"PostgreSQL is not available ({_kind(error)})") from error
+        raise StorageError(f"PostgreSQL refused ({_kind(error)})") from error
+    except _BAD_VALUE as error:
         raise StorageError(f"PostgreSQL cannot take a value ({type(error).__name__})") from error
+
+
+@contextlib.contextmanager
+def translated_write_errors() -> Iterator[None]:
+    """Turn the exceptions of a write into DataRefused or StorageUnavailable.
+
+    The original stays in `__cause__`. What is neither an error of the database nor of a value
+    passes: it is a fault of ours.
+    """
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if (error.sqlstate or "")[:2] in _DATA_CLASSES:
+            raise DataRefused(f"PostgreSQL refuses the data ({_kind(error)})") from error
+        raise StorageUnavailable(f"PostgreSQL takes no writes now ({_kind(error)})") from error
+    except (*_DRIVER_TROUBLE, MemoryError) as error:  # before values: some are ValueErrors as well
+        raise StorageUnavailable(f"PostgreSQL is not available ({_kind(error)})") from error
+    except _BAD_VALUE as error:
+        raise DataRefused(f"PostgreSQL cannot take a value ({type(error).__name__})") from error
+
+
+def _kind(error: BaseException) -> str:
+    """The error's class, its SQLSTATE and the constraint that it names."""
+    kind = f"{type(error).__name__}, SQLSTATE {getattr(error, 'sqlstate', None) or 'none'}"
+    constraint = getattr(error, "constraint_name", None)
+    return f"{kind}, constraint {constraint}" if constraint else kind

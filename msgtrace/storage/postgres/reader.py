@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import count
 
 from msgtrace.model.span import Row
-from msgtrace.storage.postgres.connection import Pool
+from msgtrace.storage.postgres.connection import Connection, PlainConnection, Pool
 from msgtrace.storage.postgres.errors import translated_errors
 from msgtrace.storage.reader import Statement
 from msgtrace.storage.search import Condition, Dialect
@@ -47,14 +47,21 @@ class SnapshotReader:
                 self._pool.acquire() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
-                return [
-                    [tuple(row) for row in await connection.fetch(_numbered(sql), *values)]
-                    for sql, values in statements
-                ]
+                return await fetch_each(connection, statements)
+
+
+async def fetch_each(
+    connection: Connection | PlainConnection, statements: Sequence[Statement]
+) -> list[list[Row]]:
+    """The rows of each statement."""
+    return [
+        [tuple(row) for row in await connection.fetch(numbered(sql), *values)]
+        for sql, values in statements
+    ]
 
 
 @lru_cache(maxsize=256)
-def _numbered(sql: str) -> str:
+def numbered(sql: str) -> str:
     """The statement with $1, $2, … for its `?`."""
     numbers = count(1)
     first, *rest = sql.split("?")

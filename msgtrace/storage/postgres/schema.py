@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import TypeAlias
 
 import asyncpg
 
 from msgtrace.errors import DatabaseUnusable
 from msgtrace.settings import Settings
 from msgtrace.storage.migrate import pending_migrations, require_none_pending
-from msgtrace.storage.postgres.connection import wait_until_reachable
+from msgtrace.storage.postgres.connection import PlainConnection, wait_until_reachable
 from msgtrace.storage.postgres.errors import translated_errors
-
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _FOREIGN = (
     asyncpg.DuplicateTableError,
@@ -55,7 +52,7 @@ async def require_current(settings: Settings) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _connected(settings: Settings) -> AsyncIterator[Connection]:
+async def _connected(settings: Settings) -> AsyncIterator[PlainConnection]:
     await wait_until_reachable(settings)
     with translated_errors():
         connection = await asyncpg.connect(settings.database_url)
@@ -71,7 +68,7 @@ async def _connected(settings: Settings) -> AsyncIterator[Connection]:
             await connection.close()
 
 
-async def _apply_pending(connection: Connection) -> list[str]:
+async def _apply_pending(connection: PlainConnection) -> list[str]:
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
         await connection.execute(_CREATE_TABLE)
@@ -87,7 +84,7 @@ async def _apply_pending(connection: Connection) -> list[str]:
     return [migration.name for migration in pending]
 
 
-async def _applied(connection: Connection) -> dict[int, str]:
+async def _applied(connection: PlainConnection) -> dict[int, str]:
     if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
         return {}
     rows = await connection.fetch("SELECT number, checksum FROM schema_migrations")

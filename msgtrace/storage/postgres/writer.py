@@ -15,7 +15,7 @@ from msgtrace.errors import StorageUnavailable
 from msgtrace.model.batch import SpanBatch, TraceDelta, TraceKey, merge_traces
 from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, Row
 from msgtrace.storage.postgres.connection import Connection, Pool
-from msgtrace.storage.postgres.errors import translated_errors
+from msgtrace.storage.postgres.errors import translated_write_errors
 from msgtrace.storage.postgres.partitions import DayPartitions
 from msgtrace.storage.resent import Incoming, SpanKey, first_of_each, only_new
 from msgtrace.storage.summary import TRACE_COLUMNS, on_known_trace, trace_row
@@ -90,7 +90,7 @@ class BatchWriter:
     async def write(self, batches: Sequence[SpanBatch]) -> int:
         """See SpanWriter.write_spans."""
         traces = merge_traces(batches)
-        with translated_errors():
+        with translated_write_errors():
             await self._partitions.ensure(
                 (trace.start_time_ns, trace.end_time_ns) for trace in traces.values()
             )

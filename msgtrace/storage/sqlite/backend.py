@@ -12,18 +12,20 @@ import msgspec
 from msgtrace.errors import SchemaMismatch
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.search import TraceFilter
-from msgtrace.model.span import TenantId, TraceId
+from msgtrace.model.span import Row, TenantId, TraceId
 from msgtrace.settings import Settings
+from msgtrace.storage.dead_letters import SqlDeadLetters
 from msgtrace.storage.protocol import StorageStatus
-from msgtrace.storage.reader import SqlReader, delete_matching
+from msgtrace.storage.reader import SqlReader, Statement, delete_matching
 from msgtrace.storage.sqlite.connection import (
     ConnectionThread,
     database_path,
     open_connection,
     open_reader,
+    translated_write_errors,
     write_transaction,
 )
-from msgtrace.storage.sqlite.reader import DIALECT, ReaderThreads
+from msgtrace.storage.sqlite.reader import DIALECT, ReaderThreads, read_snapshot
 from msgtrace.storage.sqlite.schema import apply_pending, require_current
 from msgtrace.storage.sqlite.writer import write_batches
 
@@ -51,6 +53,7 @@ class SqliteStorage(SqlReader):
         self, url: str, writer: ConnectionThread, readers: ReaderThreads, checker: ConnectionThread
     ) -> None:
         super().__init__(readers.read, DIALECT, msgspec.json.decode)
+        self.dead_letters = SqlDeadLetters(readers.read, self._write, self._read_now)
         self._url = url
         self._writer = writer
         self._readers = readers
@@ -110,15 +113,27 @@ class SqliteStorage(SqlReader):
             span_count=span_count,
         )
 
+    async def _read_now(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        """See ReadSql; for small questions that must not wait for other reads."""
+        return await self._checker.run(lambda connection: read_snapshot(connection, statements))
+
+    async def _write(self, statement: Statement) -> int:
+        return await self._writer.run(lambda connection: _execute(connection, statement))
+
     async def _delete(self, tenant_id: TenantId, trace_ids: Sequence[TraceId]) -> int:
         return await self._writer.run(lambda connection: _delete(connection, tenant_id, trace_ids))
+
+
+def _execute(connection: sqlite3.Connection, statement: Statement) -> int:
+    with translated_write_errors(), write_transaction(connection):
+        return connection.execute(*statement).rowcount
 
 
 def _delete(
     connection: sqlite3.Connection, tenant_id: TenantId, trace_ids: Sequence[TraceId]
 ) -> int:
     marks = ", ".join("?" * len(trace_ids))
-    with write_transaction(connection):
+    with translated_write_errors(), write_transaction(connection):
         _, traces = (
             connection.execute(
                 f"DELETE FROM {table} WHERE tenant_id = ? AND trace_id IN ({marks})",  # noqa: S608 - constants only

@@ -17,7 +17,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from msgtrace.errors import DatabaseUnusable, QueryTimeout, StorageError, StorageUnavailable
+from msgtrace.errors import (
+    DatabaseUnusable,
+    DataRefused,
+    QueryTimeout,
+    StorageError,
+    StorageUnavailable,
+)
 
 T = TypeVar("T")
 
@@ -29,15 +35,31 @@ SELECT t.name, (SELECT group_concat(c.name) FROM pragma_table_info(t.name) c)
 FROM sqlite_schema t WHERE t.type = 'table'
 """
 
-_RETRYABLE = (
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_READONLY,
+_RETRYABLE = frozenset(
+    (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+    )
 )
+"""Result codes of passing trouble."""
+
+_ABOUT_DATA = frozenset((sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG))
+"""Result codes that say something about the rows.
+
+All others, a missing table or a damaged file among them, are for the operator to mend, and the data
+is not to be given up for them.
+"""
+
+_BAD_VALUE = (TypeError, ValueError, OverflowError)
+"""What the driver raises, bare, for a value that no column can hold."""
+
+_NO_CODE = -1
+"""Stands for the result code of an error that the driver raised by itself, without SQLite."""
 
 
 def database_path(url: str) -> Path:
@@ -112,11 +134,14 @@ def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
 
 @contextlib.contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn the driver's exceptions into ours; the original stays in `__cause__`."""
+    """Turn the driver's exceptions into ours; the original stays in `__cause__`.
+
+    For writes there is `translated_write_errors`.
+    """
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        code = _result_code(error)
         if code == sqlite3.SQLITE_INTERRUPT:
             raise QueryTimeout(
                 "the read took longer than its limit; narrow it by start and end"
@@ -124,9 +149,37 @@ def translated_errors() -> Iterator[None]:
         if code in _RETRYABLE:
             raise StorageUnavailable(f"the SQLite database is not available: {error}") from error
         raise StorageError(f"SQLite refused: {error}") from error
-    except (TypeError, ValueError, OverflowError) as error:
-        # Not in the text: the value that has no place in a column.
+    except _BAD_VALUE as error:
         raise StorageError(f"SQLite cannot take a value ({type(error).__name__})") from error
+
+
+@contextlib.contextmanager
+def translated_write_errors() -> Iterator[None]:
+    """Turn the exceptions of a write into DataRefused or StorageUnavailable.
+
+    The original stays in `__cause__`. What is neither an error of the database nor of a value
+    passes: it is a fault of ours. SQLite's text is left out of DataRefused: a trigger may raise one
+    with a value in it.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = _result_code(error)
+        if code == _NO_CODE:  # a type that the driver does not bind
+            raise DataRefused(f"SQLite cannot take a value ({type(error).__name__})") from error
+        if code in _ABOUT_DATA:
+            raise DataRefused(f"SQLite refuses the data ({error.sqlite_errorname})") from error
+        raise StorageUnavailable(f"the SQLite database takes no writes now: {error}") from error
+    except MemoryError as error:
+        raise StorageUnavailable("no memory is left for the SQLite database") from error
+    except _BAD_VALUE as error:
+        raise DataRefused(f"SQLite cannot take a value ({type(error).__name__})") from error
+
+
+def _result_code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code."""
+    code: int = getattr(error, "sqlite_errorcode", _NO_CODE)
+    return code if code == _NO_CODE else code & 0xFF
 
 
 @contextlib.contextmanager

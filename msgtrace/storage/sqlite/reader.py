@@ -61,7 +61,7 @@ class ReaderThreads:
             thread = self._idle.pop() if self._idle else self._start()
             try:
                 return await thread.run(
-                    lambda connection: _read(connection, statements), self._timeout_s
+                    lambda connection: read_snapshot(connection, statements), self._timeout_s
                 )
             finally:
                 self._idle.append(thread)
@@ -79,7 +79,10 @@ class ReaderThreads:
         return thread
 
 
-def _read(connection: sqlite3.Connection, statements: Sequence[Statement]) -> list[list[Row]]:
+def read_snapshot(
+    connection: sqlite3.Connection, statements: Sequence[Statement]
+) -> list[list[Row]]:
+    """The rows of each statement, all of one moment."""
     connection.execute("BEGIN")
     try:
         return [connection.execute(sql, values).fetchall() for sql, values in statements]

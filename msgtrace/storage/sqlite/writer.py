@@ -14,7 +14,7 @@ import msgspec
 from msgtrace.model.batch import SpanBatch, TraceDelta, TraceKey, merge_traces
 from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, Row
 from msgtrace.storage.resent import SpanKey, first_of_each, only_new
-from msgtrace.storage.sqlite.connection import write_transaction
+from msgtrace.storage.sqlite.connection import translated_write_errors, write_transaction
 from msgtrace.storage.summary import TRACE_COLUMNS, on_known_trace, trace_row
 
 _ON_KNOWN_TRACE = on_known_trace(
@@ -44,7 +44,7 @@ _CHUNK_ROWS = 512
 
 def write_batches(connection: sqlite3.Connection, batches: Sequence[SpanBatch]) -> int:
     """Store all batches in one durable transaction; return how many spans were new."""
-    with write_transaction(connection):
+    with translated_write_errors(), write_transaction(connection):
         return _write(connection, batches)
 
 
@@ -59,6 +59,8 @@ def _write(connection: sqlite3.Connection, batches: Sequence[SpanBatch]) -> int:
         _insert(connection, "spans", SPAN_COLUMNS, spans)
         traces = merge_traces(batches)
     except sqlite3.IntegrityError:
+        if not connection.in_transaction:  # a trigger of the operator's has rolled everything back
+            raise
         connection.execute("ROLLBACK TO spans")
         spans, traces = _without_known(connection, batches)
         _insert(connection, "spans", SPAN_COLUMNS, spans)

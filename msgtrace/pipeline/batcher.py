@@ -15,8 +15,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -41,13 +41,14 @@ ABANDONED_GRACE_S = 1.0
 class _Waiting:
     batch: SpanBatch
     done: asyncio.Future[None]
-    since_s: float = field(default_factory=time.monotonic)
+    since_s: float
 
 
 class Batcher:
     """A SpanSink over a SpanWriter.
 
-    Enter it to start writing; leaving it writes what still waits.
+    Enter it to start writing; leaving it writes what still waits. clock: seconds, as the event loop
+    counts them.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class Batcher:
         max_queued_bytes: int,
         hold_s: float = 0.0,
         metrics: CollectorMetrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._writer = writer
         self._max_batch_bytes = max_batch_bytes
         self._max_queued_bytes = max_queued_bytes
         self._hold_s = hold_s
         self._metrics = metrics or CollectorMetrics()
+        self._clock = clock
         self._queued_bytes = 0
         self._queue: deque[_Waiting] = deque()
         self._unanswered: dict[_Waiting, None] = {}  # a set in the order of arrival
@@ -89,7 +92,7 @@ class Batcher:
         oldest = next(iter(self._unanswered), None)
         if oldest is None:
             return 0.0
-        return time.monotonic() - max(oldest.since_s, self._last_commit_s)
+        return self._clock() - max(oldest.since_s, self._last_commit_s)
 
     async def __aenter__(self) -> Self:
         self._writers = [
@@ -123,7 +126,7 @@ class Batcher:
         if not batch.spans:
             return
         self._require_room(batch.body_bytes)
-        waiting = _Waiting(batch, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(batch, asyncio.get_running_loop().create_future(), self._clock())
         self._queued_bytes += batch.body_bytes
         self._unanswered[waiting] = None
         self._queue.append(waiting)
@@ -151,7 +154,7 @@ class Batcher:
 
     def _oldest_age_s(self) -> float:
         oldest = next(iter(self._unanswered), None)
-        return 0.0 if oldest is None else time.monotonic() - oldest.since_s
+        return 0.0 if oldest is None else self._clock() - oldest.since_s
 
     async def _write_until_closed(self) -> None:
         while group := await self._next_group():
@@ -189,7 +192,7 @@ class Batcher:
                 self._metrics.count_flush_refused(error)
                 await self._isolate(group, error)
             else:
-                self._last_commit_s = time.monotonic()
+                self._last_commit_s = self._clock()
                 self._metrics.count_flush(
                     spans=_spans_of(group),
                     new=new,
@@ -202,7 +205,7 @@ class Batcher:
     def _may_hold(self, group: Sequence[_Waiting]) -> bool:
         """Whether another try would still come within the hold of all, and matter to anybody."""
         is_awaited = any(waiting in self._unanswered for waiting in group)
-        return is_awaited and time.monotonic() - group[0].since_s + RETRY_INTERVAL_S < self._hold_s
+        return is_awaited and self._clock() - group[0].since_s + RETRY_INTERVAL_S < self._hold_s
 
     async def _isolate(self, group: list[_Waiting], error: Exception) -> None:
         """One request's data must not cost the others theirs: write each alone."""

@@ -12,6 +12,7 @@ MsgtraceError
 ├── Unavailable             yes, after `retry_after_s`
 │   ├── Overloaded              the queue is full
 │   ├── StorageUnavailable      the database is busy, restarting or gone
+│   │   └── SpillUnavailable            and so is the local disk that replaces it
 │   └── QueryTimeout            a read ran longer than its limit
 ├── StorageError            no, and it is our fault
 │   └── DataRefused             the database takes writes, but not this data
@@ -88,6 +89,10 @@ class Overloaded(Unavailable):
 
 class StorageUnavailable(Unavailable):
     """The database does not answer or does not accept writes now."""
+
+
+class SpillUnavailable(StorageUnavailable):
+    """The spill's disk is full or broken."""
 
 
 class QueryTimeout(Unavailable):

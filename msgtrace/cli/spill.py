@@ -30,8 +30,9 @@ from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.pipeline.drain import GROUP_BYTES, drain_group
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import open_storage
-from msgtrace.storage.spill import Spill, open_for_reading, read_content, read_requests
+from msgtrace.storage.spill import Spill
 from msgtrace.storage.spill_files import folder_of, is_in_use, spill_files, spill_folders
+from msgtrace.storage.spill_table import open_for_reading, read_content, read_requests
 from msgtrace.telemetry.metrics import SpillMetrics
 
 _SUFFIXES = {"protobuf": "binpb", "json": "json"}

@@ -17,8 +17,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -44,7 +44,7 @@ ABANDONED_GRACE_S = 1.0
 class _Waiting:
     batch: SpanBatch
     done: asyncio.Future[None]
-    since_s: float = field(default_factory=time.monotonic)
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ class _Part:
 class Batcher:
     """A SpanSink over a SpanWriter; what that refuses goes to `keeper`, or fails without one.
 
-    Enter it to start writing; leaving it writes what still waits.
+    Enter it to start writing; leaving it writes what still waits. clock: seconds, as the event loop
+    counts them.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Batcher:
         hold_s: float = 0.0,
         keeper: DeadLetterKeeper | None = None,
         metrics: CollectorMetrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._writer = writer
         self._keeper = keeper
@@ -77,6 +79,7 @@ class Batcher:
         self._max_queued_bytes = max_queued_bytes
         self._hold_s = hold_s
         self._metrics = metrics or CollectorMetrics()
+        self._clock = clock
         self._queued_bytes = 0
         self._queue: deque[_Waiting] = deque()
         self._unanswered: dict[_Waiting, None] = {}  # a set in the order of arrival
@@ -105,7 +108,7 @@ class Batcher:
         oldest = next(iter(self._unanswered), None)
         if oldest is None:
             return 0.0
-        return time.monotonic() - max(oldest.since_s, self._last_answer_s)
+        return self._clock() - max(oldest.since_s, self._last_answer_s)
 
     async def __aenter__(self) -> Self:
         self._writers = [
@@ -139,7 +142,7 @@ class Batcher:
         if not batch.spans:
             return
         self._require_room(batch.body_bytes)
-        waiting = _Waiting(batch, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(batch, asyncio.get_running_loop().create_future(), self._clock())
         self._queued_bytes += batch.body_bytes
         self._unanswered[waiting] = None
         self._queue.append(waiting)
@@ -167,7 +170,7 @@ class Batcher:
 
     def _oldest_age_s(self) -> float:
         oldest = next(iter(self._unanswered), None)
-        return 0.0 if oldest is None else time.monotonic() - oldest.since_s
+        return 0.0 if oldest is None else self._clock() - oldest.since_s
 
     async def _write_until_closed(self) -> None:
         while group := await self._next_group():
@@ -256,12 +259,12 @@ class Batcher:
             raise
         finally:
             if is_answered:
-                self._last_answer_s = time.monotonic()
+                self._last_answer_s = self._clock()
 
     def _may_hold(self, part: Sequence[_Waiting]) -> bool:
         """Whether another try would still come within the hold of all, and matter to anybody."""
         is_awaited = any(waiting in self._unanswered for waiting in part)
-        return is_awaited and time.monotonic() - part[0].since_s + RETRY_INTERVAL_S < self._hold_s
+        return is_awaited and self._clock() - part[0].since_s + RETRY_INTERVAL_S < self._hold_s
 
     def _fail(self, group: Sequence[_Waiting], error: Exception) -> None:
         for waiting in group:

@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from msgtrace.errors import MsgtraceError, StorageError, Unavailable
+from msgtrace.errors import MsgtraceError, SpillUnavailable, StorageError, Unavailable
 from msgtrace.model.batch import NOT_KEPT, SpanBatch
 from msgtrace.model.units import MIB
 from msgtrace.otlp.encodings import decode_as
 from msgtrace.pipeline.batcher import Batcher
 from msgtrace.storage.protocol import StorageAdmin
-from msgtrace.storage.spill import Spill, SpilledRequest
+from msgtrace.storage.spill import Spill
+from msgtrace.storage.spill_table import SpilledRequest
 from msgtrace.telemetry.metrics import SpillMetrics
 
 logger = logging.getLogger(__name__)
@@ -72,10 +73,7 @@ async def drain_forever(
     while True:
         try:
             if spill.content.requests:
-                await drain_group(spill, batcher, metrics, 1 if absence.is_on else GROUP_BYTES)
-                absence.end(spill.content.requests)
-                if not spill.content.requests:
-                    logger.info("spill_drained")
+                await _drain_some(spill, batcher, absence, database, metrics)
             elif absence.is_on:
                 await _wait_without_spill(spill, absence, database)
             else:
@@ -88,6 +86,31 @@ async def drain_forever(
             await asyncio.sleep(RETRY_INTERVAL_S)
 
 
+async def _drain_some(
+    spill: Spill,
+    batcher: Batcher,
+    absence: Absence,
+    database: StorageAdmin,
+    metrics: SpillMetrics,
+) -> None:
+    """Drain one group; in an absence one request, as that is enough to see its end."""
+    max_bytes = 1 if absence.is_on else GROUP_BYTES
+
+    def end_absence(stored: int) -> None:
+        absence.end(spill.content.requests - stored)
+
+    try:
+        await drain_group(spill, batcher, metrics, max_bytes, on_stored=end_absence)
+    except SpillUnavailable as error:
+        logger.warning("spill_unusable", extra={"reason": str(error)})
+        if absence.is_on:  # what cannot be read or set aside cannot show that the database is back
+            await database.check()
+            absence.end(spill.content.requests)
+        raise
+    if not spill.content.requests:
+        logger.info("spill_drained")
+
+
 async def _wait_without_spill(spill: Spill, absence: Absence, database: StorageAdmin) -> None:
     """The next write is the better question than a check: ask only if none comes."""
     await asyncio.sleep(RETRY_INTERVAL_S)
@@ -96,12 +119,19 @@ async def _wait_without_spill(spill: Spill, absence: Absence, database: StorageA
         absence.end(0)
 
 
-async def drain_group(spill: Spill, batcher: Batcher, metrics: SpillMetrics, max_bytes: int) -> int:
+async def drain_group(
+    spill: Spill,
+    batcher: Batcher,
+    metrics: SpillMetrics,
+    max_bytes: int,
+    on_stored: Callable[[int], None] = lambda _: None,
+) -> int:
     """Store the oldest requests, up to so many bytes but at least one; return how many.
 
     Raises Unavailable if the database or the spill does not do its part; what was stored until then
     has left the spill. A request that cannot be stored for any other reason is set aside: it must
     not hold up those behind it.
+    on_stored: hears how many were stored before they leave the spill, which its disk may prevent.
     """
     requests = await spill.oldest(max_bytes)
     decoded = await asyncio.to_thread(_decode, requests)
@@ -111,6 +141,7 @@ async def drain_group(spill: Spill, batcher: Batcher, metrics: SpillMetrics, max
     settled = list(zip(requests, outcomes, strict=True))
     stored = [request for request, outcome in settled if outcome is None]
     if stored:
+        on_stored(len(stored))
         await spill.remove(stored)
         metrics.count_drained(len(stored))
     for request, outcome in settled:

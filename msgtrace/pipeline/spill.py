@@ -21,7 +21,8 @@ from msgtrace.model.batch import SpanBatch
 from msgtrace.pipeline.batcher import HOLD_S, Batcher
 from msgtrace.pipeline.drain import Absence, drain_forever
 from msgtrace.storage.protocol import StorageAdmin
-from msgtrace.storage.spill import Spill, SpilledRequest
+from msgtrace.storage.spill import Spill
+from msgtrace.storage.spill_table import SpilledRequest
 from msgtrace.telemetry.health import HIGH_WATER
 from msgtrace.telemetry.metrics import SpillMetrics
 

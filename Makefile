@@ -59,8 +59,8 @@ torture: $(VENV)/.installed-test ## Break both databases under load, ARGS="--min
 protos: $(VENV)/.installed-dev ## Compile protos/ into the package
 	@for proto in $(PROTOS); do $(PROTOC) --python_out=. --pyi_out=. $$proto || exit 1; done
 
-docs: $(VENV)/.installed-test ## Render docs/settings.md, docs/metrics.md and the names of tests in docs/conformance.md
-	@for page in settings metrics conformance; do \
+docs: $(VENV)/.installed-test ## Render the settings, metrics and command line into docs/, and the names of tests in docs/conformance.md
+	@for page in settings metrics conformance cli; do \
 		$(BIN)/python -m tests.project.render_$$page > docs/$$page.md.new && \
 		mv docs/$$page.md.new docs/$$page.md || exit 1; \
 	done

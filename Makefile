@@ -65,7 +65,7 @@ docs: $(VENV)/.installed-test ## Render the settings, metrics and command line i
 		mv docs/$$page.md.new docs/$$page.md || exit 1; \
 	done
 
-lock: $(VENV)/.installed-dev ## Pin what the image installs; ARGS=--upgrade takes newer releases
+lock: $(VENV)/.installed-test ## Pin what the image installs; ARGS=--upgrade takes newer releases
 	@$(UV) pip compile pyproject.toml $(LOCK) --output-file deploy/lock/runtime.txt $(ARGS)
 	@$(BIN)/python -c 'import tomllib; \
 		print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | \

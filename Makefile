@@ -74,6 +74,15 @@ lock: $(VENV)/.installed-test ## Pin what the image installs; ARGS=--upgrade tak
 rehearse: $(VENV)/.installed-test ## Carry out the Dockerfile with debootstrap and chroot, as root on Debian
 	@$(BIN)/python -m tests.deploy.rehearse $(ARGS)
 
+sbom: $(VENV)/.installed-test ## List what the image installs, with licences, in dist/msgtrace.cdx.json (CycloneDX)
+	@mkdir -p dist
+	@$(UV) venv --clear build/sbom
+	@$(UV) pip install --python build/sbom --require-hashes --requirement deploy/lock/runtime.txt
+	@$(UV) pip install --python build/sbom --no-deps .
+	@$(UV) tool run --from 'cyclonedx-bom>=7,<8' cyclonedx-py environment build/sbom \
+		--pyproject pyproject.toml --output-reproducible --output-format JSON --output-file dist/msgtrace.cdx.json
+	@$(BIN)/python deploy/licences.py build/sbom
+
 build: $(VENV)/.installed-dev ## Build wheel and source distribution into dist/
 	@$(BIN)/python -m build --outdir dist
 

@@ -1,4 +1,4 @@
-"""Print the packages of an environment with their licences, as the packages name them: `make sbom`."""
+"""Print the packages of an environment with the licences that they name: `make sbom`."""
 
 from __future__ import annotations
 

@@ -320,8 +320,12 @@ def _with_password(url: str, path: Path) -> str:
         raise InvalidSetting(variable, f"cannot read {path}: {reason}") from error
     if not password or "\n" in password:
         raise InvalidSetting(variable, f"{path} must hold one line, the password")
-    joint = "&" if "?" in url else "?"
-    return f"{url}{joint}password={urllib.parse.quote(password, safe='')}"
+    quoted, place = urllib.parse.quote(password, safe=""), urllib.parse.urlsplit(url).netloc
+    user, at, hosts = place.rpartition("@")
+    if at:
+        # As if the URL had named it: the masked URL, by which a spill is known, is the same.
+        return url.replace(f"//{place}", f"//{user}:{quoted}@{hosts}", 1)
+    return f"{url}{'&' if '?' in url else '?'}password={quoted}"
 
 
 def _read_file(config_file: Path | None) -> dict[str, Any]:

@@ -247,15 +247,24 @@ def test_a_password_comes_from_a_file_with_or_without_a_line_end(
 ) -> None:
     password_file.write_text(content)
 
-    assert read_settings().database_url == "postgresql://u@h/d?password=hunter2"
+    assert read_settings().database_url == "postgresql://u:hunter2@h/d"
 
 
-def test_a_password_from_a_file_joins_the_parameters_of_a_url(password_file: Path) -> None:
+@pytest.mark.parametrize(
+    ("url", "complete"),
+    [
+        ("postgresql://u@h1:1,h2:2/d?a=b", "postgresql://u:hunter2@h1:1,h2:2/d?a=b"),
+        ("postgresql://u@[::1]:5432/d", "postgresql://u:hunter2@[::1]:5432/d"),
+        ("postgresql:///d?host=/tmp", "postgresql:///d?host=/tmp&password=hunter2"),
+        ("postgresql://h/d", "postgresql://h/d?password=hunter2"),
+    ],
+)
+def test_a_password_from_a_file_joins_any_form_of_url(
+    password_file: Path, url: str, complete: str
+) -> None:
     password_file.write_text("hunter2")
 
-    url = read_settings({"database_url": "postgresql:///d?host=/tmp"}).database_url
-
-    assert url == "postgresql:///d?host=/tmp&password=hunter2"
+    assert read_settings({"database_url": url}).database_url == complete
 
 
 @given(st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), min_size=1, max_size=50))
@@ -268,9 +277,11 @@ def test_any_password_of_a_file_reaches_the_database_and_no_table(
 
     url = read_settings(flags).database_url
 
-    assert urllib.parse.parse_qs(urllib.parse.urlsplit(url).query) == {"password": [password]}
-    assert mask_password(url) == "postgresql://u@h/d?password=***"
-    assert explain_settings(flags)[0].value == "postgresql://u@h/d?password=***"
+    named = urllib.parse.urlsplit(url).password
+    assert named is not None
+    assert urllib.parse.unquote(named) == password
+    assert mask_password(url) == "postgresql://u:***@h/d"
+    assert explain_settings(flags)[0].value == "postgresql://u:***@h/d"
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,11 @@ RUN groupadd --gid 10001 msgtrace && \
     install --directory --owner msgtrace --group msgtrace --mode 0700 /var/lib/msgtrace /var/lib/msgtrace/spill && \
     rm -rf /usr/local/bin/pip* /usr/local/lib/python3.*/site-packages/pip* /usr/local/lib/python3.*/ensurepip
 COPY --from=build /opt/msgtrace /opt/msgtrace
+# By XDG_DATA_HOME the SQLite file and the spill are in /var/lib/msgtrace unless told otherwise.
 ENV PATH=/opt/msgtrace/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    MSGTRACE_HOST=0.0.0.0 \
-    MSGTRACE_DATABASE_URL=sqlite:////var/lib/msgtrace/msgtrace.db \
-    MSGTRACE_SPILL_DIR=/var/lib/msgtrace/spill
+    XDG_DATA_HOME=/var/lib \
+    MSGTRACE_HOST=0.0.0.0
 USER 10001:10001
 WORKDIR /var/lib/msgtrace
 EXPOSE 4317 4318 4321

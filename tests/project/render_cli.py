@@ -41,7 +41,9 @@ def render() -> str:
     groups = (main.main, admin.main)
     return PAGE.format(
         completions="\n".join(_completion(shell) for shell in SHELLS),
-        commands="\n\n".join(section for group in groups for section in _sections(group)),
+        commands="\n\n".join(
+            section for group in groups for section in _sections(group, str(group.name))
+        ),
     )
 
 
@@ -60,11 +62,15 @@ def _completion(shell: str) -> str:
     return f"| {shell} | `{file}` | {shown} |"
 
 
-def _sections(group: click.Group) -> Iterator[str]:
-    parent = _context(group, str(group.name), None)
-    yield _section("##", group, parent)
-    for name, command in group.commands.items():
-        yield _section("###", command, _context(command, name, parent))
+def _sections(
+    command: click.Command, name: str, parent: click.Context | None = None
+) -> Iterator[str]:
+    """The command, and below it what it groups."""
+    context = _context(command, name, parent)
+    yield _section(command, context)
+    if isinstance(command, click.Group):
+        for inner_name, inner in command.commands.items():
+            yield from _sections(inner, inner_name, context)
 
 
 def _context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
@@ -79,8 +85,8 @@ def _context(command: click.Command, name: str, parent: click.Context | None) ->
     )
 
 
-def _section(heading: str, command: click.Command, context: click.Context) -> str:
-    help_text = command.get_help(context)
+def _section(command: click.Command, context: click.Context) -> str:
+    help_text, heading = command.get_help(context), "##" if context.parent is None else "###"
     return f"{heading} {context.command_path}\n\n```text\n{help_text}\n```"
 
 

@@ -1,21 +1,45 @@
 # syntax=docker/dockerfile:1
-# One image for both services: `start` (all in one), `collector`, `query`, and `msgtrace-admin` as entry point.
+# One image for both services: `start` (all in one, the default), `collector`, `query`. msgtrace-admin is in it too.
+# Packages come from deploy/lock, each checked against its hash. `make rehearse` runs these steps without an engine.
+# For a build that repeats to the byte, give the base by digest: --build-arg PYTHON=3.13-slim-trixie@sha256:…
 
-FROM python:3.13-slim AS build
+ARG PYTHON=3.13-slim-trixie
+
+FROM python:${PYTHON} AS build
 WORKDIR /src
+COPY deploy/lock deploy/lock
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv /opt/build && \
+    /opt/build/bin/pip install --require-hashes --requirement deploy/lock/build.txt && \
+    python -m venv --without-pip /opt/msgtrace && \
+    /opt/build/bin/pip --python /opt/msgtrace/bin/python install --only-binary :all: \
+        --require-hashes --requirement deploy/lock/runtime.txt
+# What changes often comes last, so that the layer above stays.
 COPY pyproject.toml README.md LICENSE ./
-COPY migrations ./migrations
-COPY msgtrace ./msgtrace
-RUN python -m venv /opt/msgtrace && /opt/msgtrace/bin/pip install --no-cache-dir .
+COPY migrations migrations
+COPY msgtrace msgtrace
+RUN /opt/build/bin/hatchling build --target wheel --directory dist && \
+    /opt/build/bin/pip --python /opt/msgtrace/bin/python install --no-index --no-deps dist/*.whl
 
-FROM python:3.13-slim
-RUN useradd --uid 10001 --no-create-home msgtrace && install -d -o msgtrace /data
+FROM python:${PYTHON}
+LABEL org.opencontainers.image.title="msgtrace" \
+      org.opencontainers.image.description="An OpenTelemetry trace store: OTLP in, SQL tables underneath." \
+      org.opencontainers.image.licenses="Apache-2.0"
+# pip and its copy in ensurepip are of no use where nothing can be written.
+RUN groupadd --gid 10001 msgtrace && \
+    useradd --uid 10001 --gid msgtrace --home-dir /var/lib/msgtrace --no-create-home --no-log-init \
+        --shell /usr/sbin/nologin msgtrace && \
+    install --directory --owner msgtrace --group msgtrace --mode 0700 /var/lib/msgtrace /var/lib/msgtrace/spill && \
+    rm -rf /usr/local/bin/pip* /usr/local/lib/python3.*/site-packages/pip* /usr/local/lib/python3.*/ensurepip
 COPY --from=build /opt/msgtrace /opt/msgtrace
+# By XDG_DATA_HOME the SQLite file and the spill are in /var/lib/msgtrace unless told otherwise.
 ENV PATH=/opt/msgtrace/bin:$PATH \
-    MSGTRACE_HOST=0.0.0.0 \
-    MSGTRACE_DATABASE_URL=sqlite:////data/msgtrace.db
-USER msgtrace
-VOLUME /data
+    PYTHONUNBUFFERED=1 \
+    XDG_DATA_HOME=/var/lib \
+    MSGTRACE_HOST=0.0.0.0
+USER 10001:10001
+WORKDIR /var/lib/msgtrace
 EXPOSE 4317 4318 4321
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["msgtrace", "ready"]
 ENTRYPOINT ["msgtrace"]
 CMD ["start"]

@@ -9,12 +9,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
+UV := $(BIN)/uv --quiet --no-config
+LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iprotos
 PROTOS := $(sort $(shell find protos -name '*.proto' 2>/dev/null))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint types fmt check bench torture protos docs build clean
+.PHONY: help setup run test lint types fmt check bench torture protos docs lock rehearse sbom build clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,11 +59,29 @@ torture: $(VENV)/.installed-test ## Break both databases under load, ARGS="--min
 protos: $(VENV)/.installed-dev ## Compile protos/ into the package
 	@for proto in $(PROTOS); do $(PROTOC) --python_out=. --pyi_out=. $$proto || exit 1; done
 
-docs: $(VENV)/.installed-test ## Render docs/settings.md, docs/metrics.md and the names of tests in docs/conformance.md
-	@for page in settings metrics conformance; do \
+docs: $(VENV)/.installed-test ## Render the settings, metrics and command line into docs/, and the names of tests in docs/conformance.md
+	@for page in settings metrics conformance cli; do \
 		$(BIN)/python -m tests.project.render_$$page > docs/$$page.md.new && \
 		mv docs/$$page.md.new docs/$$page.md || exit 1; \
 	done
+
+lock: $(VENV)/.installed-test ## Pin what the image installs; ARGS=--upgrade takes newer releases
+	@$(UV) pip compile pyproject.toml $(LOCK) --output-file deploy/lock/runtime.txt $(ARGS)
+	@$(BIN)/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | \
+		$(UV) pip compile - $(LOCK) --output-file deploy/lock/build.txt $(ARGS)
+
+rehearse: $(VENV)/.installed-test ## Carry out the Dockerfile with debootstrap and chroot, as root on Debian
+	@$(BIN)/python -m tests.deploy.rehearse $(ARGS)
+
+sbom: $(VENV)/.installed-test ## List what the image installs, with licences, in dist/msgtrace.cdx.json (CycloneDX)
+	@mkdir -p dist
+	@$(UV) venv --clear build/sbom
+	@$(UV) pip install --python build/sbom --require-hashes --requirement deploy/lock/runtime.txt
+	@$(UV) pip install --python build/sbom --no-deps .
+	@$(UV) tool run --from 'cyclonedx-bom>=7,<8' cyclonedx-py environment build/sbom \
+		--pyproject pyproject.toml --output-reproducible --output-format JSON --output-file dist/msgtrace.cdx.json
+	@$(BIN)/python deploy/licences.py build/sbom
 
 build: $(VENV)/.installed-dev ## Build wheel and source distribution into dist/
 	@$(BIN)/python -m build --outdir dist

@@ -13,6 +13,7 @@ import os
 import re
 import tomllib
 import typing
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,8 @@ _PORTS = (0, 65_535)
 """0 takes a free one."""
 _BYTES = (1, 2**40)
 _SECONDS = (0.001, 86_400.0)
+_PASSWORD_FILE_CHARS = 4_096
+"""What is read of a password's file: a wrong name may lead to an endless one."""
 
 _PORT_AND_QUERY = re.compile(r"\d+/[^@?]*\?")
 _PASSWORD_IN_QUERY = re.compile(r"([?&]\w*password=)[^&]*", re.IGNORECASE)
@@ -86,6 +89,9 @@ class Settings:
     database_url: str = _setting(
         default_database_url,
         "Where traces are kept: sqlite:///PATH or postgresql://USER@HOST/DATABASE.",
+    )
+    database_password_file: str = _setting(
+        "", "File with the password of PostgreSQL, for a URL without one; read at the start."
     )
     host: str = _setting("127.0.0.1", "Address that all ports listen on.")
     grpc_port: int = _setting(4317, "Port of OTLP/gRPC.", valid=_PORTS)
@@ -219,7 +225,7 @@ def read_settings(
     the variable.
     """
     values, _ = _collect(flags or {}, config_file)
-    return Settings(**values)
+    return _build(values)
 
 
 def explain_settings(
@@ -227,7 +233,7 @@ def explain_settings(
 ) -> list[SettingRow]:
     """Every setting with its value and where it came from."""
     values, sources = _collect(flags or {}, config_file)
-    settings, defaults = Settings(**values), Settings()
+    settings, defaults = _build(values), Settings()
     return [
         SettingRow(
             variable=variable_name(each.name),
@@ -292,6 +298,39 @@ def _collect(
                 sources[each.name] = source
                 break
     return values, sources
+
+
+def _build(values: dict[str, Any]) -> Settings:
+    settings = Settings(**values)
+    if not settings.database_password_file:
+        return settings
+    url = _with_password(settings.database_url, Path(settings.database_password_file))
+    return dataclasses.replace(settings, database_url=url)
+
+
+def _with_password(url: str, path: Path) -> str:
+    """The URL with the password that the file holds."""
+    variable = variable_name("database_password_file")
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise InvalidSetting(variable, "is for PostgreSQL: MSGTRACE_DATABASE_URL names another")
+    if mask_password(url) != url:
+        raise InvalidSetting(
+            variable, "is set, and MSGTRACE_DATABASE_URL holds a password too: leave one out"
+        )
+    try:
+        with path.open(encoding="utf-8") as file:
+            password = file.read(_PASSWORD_FILE_CHARS).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidSetting(variable, f"cannot read {path}: {reason}") from error
+    if not password or "\n" in password:
+        raise InvalidSetting(variable, f"{path} must hold one line, the password")
+    quoted, place = urllib.parse.quote(password, safe=""), urllib.parse.urlsplit(url).netloc
+    user, at, hosts = place.rpartition("@")
+    if at:
+        # As if the URL had named it: the masked URL, by which a spill is known, is the same.
+        return url.replace(f"//{place}", f"//{user}:{quoted}@{hosts}", 1)
+    return f"{url}{'&' if '?' in url else '?'}password={quoted}"
 
 
 def _read_file(config_file: Path | None) -> dict[str, Any]:

@@ -24,7 +24,9 @@ from msgtrace.settings import Settings
 from msgtrace.storage.factory import migrate_database, open_storage
 from msgtrace.storage.protocol import StorageStatus
 
-_database_options = settings_options(only=("database_url", "connect_timeout_s"))
+_database_options = settings_options(
+    only=("database_url", "database_password_file", "connect_timeout_s")
+)
 
 
 @click.group("msgtrace-admin", cls=CommandGroup, context_settings=CONTEXT_SETTINGS)

@@ -44,9 +44,14 @@ class QueryServiceError(click.ClickException):
         super().__init__(clean(sentence, max_chars=2_000))
 
 
+def local_host(settings: Settings) -> str:
+    """Where the ports of these settings are reached from this machine."""
+    return _ANY_ADDRESS.get(settings.host, settings.host)
+
+
 def service_url(settings: Settings) -> str:
     """Where the query service of these settings is reached from this machine."""
-    host = _ANY_ADDRESS.get(settings.host, settings.host)
+    host = local_host(settings)
     scheme = "https" if settings.tls_cert_file else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
 

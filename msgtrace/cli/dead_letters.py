@@ -57,7 +57,9 @@ class _LetterIdType(click.ParamType[LetterId]):
         return LetterId(letter_id)
 
 
-_database_options = settings_options(only=("database_url", "connect_timeout_s"))
+_database_options = settings_options(
+    only=("database_url", "database_password_file", "connect_timeout_s")
+)
 _ids_argument = click.argument("ids", metavar="[ID]...", type=_LetterIdType(), nargs=-1)
 _all_option = click.option("--all", "is_all", is_flag=True, help="Every dead letter.")
 

@@ -12,6 +12,7 @@ from msgtrace.cli.clear import clear
 from msgtrace.cli.explain import settings
 from msgtrace.cli.group import CONTEXT_SETTINGS, CommandGroup, version_option
 from msgtrace.cli.read import list_traces, show, stats
+from msgtrace.cli.ready import ready
 from msgtrace.cli.serve import collector, query, start
 
 
@@ -24,5 +25,5 @@ def main() -> None:
     """
 
 
-for _command in (start, collector, query, list_traces, show, stats, clear, settings):
+for _command in (start, collector, query, list_traces, show, stats, clear, settings, ready):
     main.add_command(_command)

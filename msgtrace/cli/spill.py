@@ -56,7 +56,7 @@ def spill() -> None:
 
 
 @spill.command("list")
-@settings_options(only=("database_url", "spill_dir"))
+@settings_options(only=("database_url", "database_password_file", "spill_dir"))
 @json_option
 def list_spills(source: SettingsSource, as_json: bool) -> None:
     """Show every spill file: of which database, whether in use, and what it holds."""
@@ -71,7 +71,15 @@ def list_spills(source: SettingsSource, as_json: bool) -> None:
 
 
 @spill.command()
-@settings_options(only=("database_url", "connect_timeout_s", "spill_dir", "max_dead_letter_bytes"))
+@settings_options(
+    only=(
+        "database_url",
+        "database_password_file",
+        "connect_timeout_s",
+        "spill_dir",
+        "max_dead_letter_bytes",
+    )
+)
 @click.option(
     "--from",
     "folder",

@@ -54,6 +54,7 @@ def test_commands_are_listed_in_the_order_of_a_first_day(run: Run) -> None:
         "stats",
         "clear",
         "settings",
+        "ready",
     ]
     listed = run("-h").output
     assert listed.index("  start") < listed.index("  list") < listed.index("  clear")

@@ -127,6 +127,16 @@ class PrivatePostgres:
 
         return asyncio.run(run())
 
+    def psql(self, script: str, database: str) -> None:
+        """Run a script with its own client, which knows commands that the server does not."""
+        subprocess.run(
+            [str(self._bin / "psql"), "--set", "ON_ERROR_STOP=1", "--quiet", self.url(database)],
+            input=script,
+            check=True,
+            text=True,
+            timeout=90,
+        )
+
     def session_pids(self, database: str) -> list[int]:
         """The backends that serve msgtrace."""
         query = f"""SELECT pid FROM pg_stat_activity

@@ -56,5 +56,18 @@ def test_the_source_distribution_holds_package_and_migrations(built: Built) -> N
     assert [name for name in names if name.startswith(NAMES_OF_THE_SDK)] == []
 
 
+def test_the_source_distribution_holds_what_its_tests_and_targets_need_and_no_more(
+    built: Built,
+) -> None:
+    with tarfile.open(built.sdist) as archive:
+        names = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+
+    assert names == {
+        *(".dockerignore", ".gitignore", "benchmarks", "CHANGELOG.md", "CONTRIBUTING.md"),
+        *("deploy", "docker-compose.yml", "Dockerfile", "docs", "LICENSE", "Makefile"),
+        *("migrations", "msgtrace", "PKG-INFO", "protos", "pyproject.toml", "README.md", "tests"),
+    }
+
+
 def test_the_source_distribution_builds_the_same_wheel(built: Built) -> None:
     assert built.wheel.read_bytes() == built.wheel_of_sdist.read_bytes()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from tests.packaging.conftest import Built
+from tests.packaging.conftest import ROOT, Built
 from tests.packaging.environment import Environment
 from tests.packaging.test_distributions import migrations, sources
 
@@ -27,6 +31,25 @@ for backend in ("postgres", "sqlite"):
 def installed(bare: Environment, built: Built) -> Environment:
     bare.pip("install", "--quiet", "--no-deps", "--no-index", built.wheel)
     return bare
+
+
+def test_the_lock_is_complete_and_fits_the_wheel(
+    built: Built, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    fresh = Environment(tmp_path_factory.mktemp("locked"))
+    uv = [str(Path(sys.executable).with_name("uv")), "--quiet", "--no-config"]
+    into = ["--python", str(fresh.folder)]
+    lock = ["--require-hashes", "--requirement", str(ROOT / "deploy" / "lock" / "runtime.txt")]
+    for arguments in (
+        ["venv", "--python", sys.executable, str(fresh.folder)],
+        ["pip", "install", *into, *lock],
+        ["pip", "install", *into, "--no-deps", "--offline", str(built.wheel)],
+        ["pip", "check", *into],
+    ):
+        subprocess.run([*uv, *arguments], check=True)
+
+    assert fresh.must_run("msgtrace", "--version").startswith("msgtrace ")
+    assert fresh.must_run("python", "-c", LIST_MIGRATIONS)
 
 
 def test_every_module_can_be_imported(installed: Environment) -> None:

@@ -9,7 +9,8 @@ import pytest
 from msgtrace.pipeline.batcher import Batcher
 from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.pipeline.drain import drain_group
-from msgtrace.storage.spill import Spill, SpilledRequest
+from msgtrace.storage.spill import Spill
+from msgtrace.storage.spill_table import SpilledRequest
 from msgtrace.telemetry.metrics import SpillMetrics
 from tests.batches import request, span
 from tests.letters import MemoryLetters, PickyWriter

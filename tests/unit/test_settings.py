@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,10 @@ def test_every_setting_can_be_given_in_the_environment(monkeypatch: pytest.Monke
         tuple: ("a,b", ("a", "b")),
         str: ("other", "other"),
     }
-    expected = {}
+    expected = {"database_password_file": ""}  # names a file: see "Passwords"
     for each in dataclasses.fields(Settings):
+        if each.name in expected:
+            continue
         text, expected[each.name] = others[type(getattr(Settings(), each.name))]
         if choices := each.metadata["choices"]:
             text = expected[each.name] = choices[-1]
@@ -227,6 +230,97 @@ def test_the_table_of_settings_shows_no_password(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MSGTRACE_DATABASE_URL", "postgresql://u:secret@h/d")
 
     assert not any("secret" in f"{row}" for row in explain_settings())
+
+
+@pytest.fixture
+def password_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file named by the environment, beside a URL without a password."""
+    path = tmp_path / "password"
+    monkeypatch.setenv("MSGTRACE_DATABASE_URL", "postgresql://u@h/d")
+    monkeypatch.setenv("MSGTRACE_DATABASE_PASSWORD_FILE", str(path))
+    return path
+
+
+@pytest.mark.parametrize("content", ["hunter2", "hunter2\n", "hunter2\r\n"])
+def test_a_password_comes_from_a_file_with_or_without_a_line_end(
+    password_file: Path, content: str
+) -> None:
+    password_file.write_text(content)
+
+    assert read_settings().database_url == "postgresql://u:hunter2@h/d"
+
+
+@pytest.mark.parametrize(
+    ("url", "complete"),
+    [
+        ("postgresql://u@h1:1,h2:2/d?a=b", "postgresql://u:hunter2@h1:1,h2:2/d?a=b"),
+        ("postgresql://u@[::1]:5432/d", "postgresql://u:hunter2@[::1]:5432/d"),
+        ("postgresql:///d?host=/tmp", "postgresql:///d?host=/tmp&password=hunter2"),
+        ("postgresql://h/d", "postgresql://h/d?password=hunter2"),
+    ],
+)
+def test_a_password_from_a_file_joins_any_form_of_url(
+    password_file: Path, url: str, complete: str
+) -> None:
+    password_file.write_text("hunter2")
+
+    assert read_settings({"database_url": url}).database_url == complete
+
+
+@given(st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), min_size=1, max_size=50))
+def test_any_password_of_a_file_reaches_the_database_and_no_table(
+    tmp_path_factory: pytest.TempPathFactory, password: str
+) -> None:
+    path = tmp_path_factory.mktemp("secret") / "password"
+    path.write_text(password, encoding="utf-8")
+    flags = {"database_url": "postgresql://u@h/d", "database_password_file": str(path)}
+
+    url = read_settings(flags).database_url
+
+    named = urllib.parse.urlsplit(url).password
+    assert named is not None
+    assert urllib.parse.unquote(named) == password
+    assert mask_password(url) == "postgresql://u:***@h/d"
+    assert explain_settings(flags)[0].value == "postgresql://u:***@h/d"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "No such file or directory"),
+        (b"", "must hold one line"),
+        (b"\n", "must hold one line"),
+        (b"host:5432:d:u:p\nhost:5432:e:u:p\n", "must hold one line"),
+        (b"\xff", "not UTF-8"),
+    ],
+)
+def test_a_file_without_a_password_is_named_and_not_shown(
+    password_file: Path, content: bytes | None, problem: str
+) -> None:
+    if content is not None:
+        password_file.write_bytes(content)
+
+    with pytest.raises(InvalidSetting, match=problem) as refusal:
+        read_settings()
+
+    assert refusal.value.name == "MSGTRACE_DATABASE_PASSWORD_FILE"
+    assert str(password_file) in str(refusal.value)
+    assert "5432" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:secret@h/d", "postgresql://u@h/d?password=secret", "sqlite:///a.db"]
+)
+def test_a_password_file_beside_a_url_that_needs_none_is_refused(
+    password_file: Path, url: str
+) -> None:
+    password_file.write_text("hunter2")
+
+    with pytest.raises(InvalidSetting, match="MSGTRACE_DATABASE_URL") as refusal:
+        read_settings({"database_url": url})
+
+    assert refusal.value.name == "MSGTRACE_DATABASE_PASSWORD_FILE"
+    assert "secret" not in str(refusal.value)
 
 
 # Misspelt variables

@@ -7,9 +7,6 @@ from promql_parser import AggModifierType, AggregateExpr, Expr, VectorSelector
 
 from msgtrace.telemetry.metrics import Declaration, declarations
 
-COMING: dict[str, str] = {}
-"""Names that dashboards and alerts use already; a name leaves this list when it is declared."""
-
 NOT_OURS = {"up", "process_open_fds", "process_max_fds"} | {
     "process_resident_memory_bytes",
     "process_cpu_seconds_total",
@@ -69,7 +66,7 @@ def series() -> dict[str, Declaration]:
 
 def _problems(selector: VectorSelector) -> list[str]:
     name = selector.name or ""
-    if name not in series().keys() | COMING.keys() | NOT_OURS:
+    if name not in series().keys() | NOT_OURS:
         return [f"no metric {name}"]
     matched = [matcher.name for matcher in selector.matchers.matchers]
     return [f"{name} has no label {x}" for x in matched if x not in _labels(name) | OF_PROMETHEUS]

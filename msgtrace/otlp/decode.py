@@ -53,10 +53,10 @@ def decode_export_request(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) 
 
 def _decode(body: bytes, tenant_id: TenantId, body_bytes: int) -> SpanBatch:
     request = ShallowExportRequest.FromString(body)
-    return make_batch(request, _READER, tenant_id=tenant_id, body_bytes=body_bytes)
+    return make_batch(request, READER, tenant_id=tenant_id, body_bytes=body_bytes)
 
 
-class _ShallowReader:
+class ShallowReader:
     """Reads the parts of messages that were parsed no deeper than a span."""
 
     event = staticmethod(Span.Event.FromString)
@@ -71,29 +71,36 @@ class _ShallowReader:
 
     def resource(self, envelope: Any) -> tuple[Content, str]:
         """See PartReader."""
+        return self.read_resource(b"".join(envelope.resource), envelope.schema_url)
+
+    def scope(self, envelope: Any) -> Content:
+        """See PartReader."""
+        return self.read_scope(b"".join(envelope.scope), envelope.schema_url)
+
+    def read_resource(self, body: bytes, schema_url: bytes) -> tuple[Content, str]:
+        """What `resource` gives, of the message's bytes. Raises as they are parsed."""
 
         def read(body: bytes, schema_url: str) -> tuple[Content, str]:
             return read_resource(Resource.FromString(body), schema_url, self)
 
-        return _remembered(self._resources, read, envelope.resource, envelope.schema_url)
+        return _remembered(self._resources, read, body, schema_url)
 
-    def scope(self, envelope: Any) -> Content:
-        """See PartReader."""
+    def read_scope(self, body: bytes, schema_url: bytes) -> Content:
+        """What `scope` gives, of the message's bytes. Raises as they are parsed."""
 
         def read(body: bytes, schema_url: str) -> Content:
             return read_scope(InstrumentationScope.FromString(body), schema_url, self)
 
-        return _remembered(self._scopes, read, envelope.scope, envelope.schema_url)
+        return _remembered(self._scopes, read, body, schema_url)
 
 
 def _remembered(
     known: dict[tuple[bytes, bytes], T],
     read: Callable[[bytes, str], T],
-    pieces: Any,
+    body: bytes,
     schema_url: bytes,
 ) -> T:
     """What `read` makes of a message and its schema, made once for what comes again."""
-    body = b"".join(pieces)
     made = known.get((body, schema_url))
     if made is None:
         made = read(body, schema_url.decode())
@@ -116,4 +123,5 @@ class _StoredTexts(dict[Any, str]):
         return text
 
 
-_READER = _ShallowReader()
+READER = ShallowReader()
+"""The one reader: what it remembers serves every request."""

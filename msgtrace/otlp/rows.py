@@ -33,7 +33,7 @@ _NO_TRACE = bytes(TRACE_ID_BYTES)
 _NO_SPAN = bytes(SPAN_ID_BYTES)
 _PARENT_BYTES = (SPAN_ID_BYTES, 0)
 
-_ROW_BYTES = 200
+ROW_BYTES = 200
 """Least size of a row tuple in memory, without its texts."""
 
 Message = Any
@@ -88,7 +88,7 @@ def make_batch(
         maker.add_resource_spans(resource_spans)
     batch = maker.batch
     # What waits for the database is measured: a link of two bytes on the wire is a text of ninety.
-    batch.body_bytes = max(body_bytes, maker.text_bytes + _ROW_BYTES * len(batch.spans))
+    batch.body_bytes = max(body_bytes, maker.text_bytes + ROW_BYTES * len(batch.spans))
     batch.traces = summarize(batch.spans, batch.genai)
     batch.rejections = dict(maker.rejected)
     return batch

@@ -1,0 +1,161 @@
+"""Decode OTLP/protobuf trace exports with the optional package msgtrace-native.
+
+Path: receivers → [otlp.native] → pipeline.batcher → storage; takes the place of `otlp.decode`.
+The native part turns spans into tuples of PostgreSQL's binary COPY and sums them by trace. What is
+rare it leaves to `otlp.decode`, which stays the rule: malformed bytes, text that is not UTF-8, odd
+encodings, deep values. Resources, scopes and GenAI facts are read here, as `otlp.decode` reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import msgtrace_native
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from msgtrace.model.batch import Rejection, SpanBatch, TraceDelta, TraceKey
+from msgtrace.model.genai import STATING_KEYS, read_facts
+from msgtrace.model.span import DEFAULT_TENANT, Row, SpanId, TenantId, TraceId
+from msgtrace.model.text import escape_text
+from msgtrace.model.units import MAX_INT64
+from msgtrace.otlp.decode import READER, decode_export_request
+from msgtrace.otlp.rows import ROW_BYTES
+from msgtrace.otlp.values import plain_map
+
+_KEYS = msgtrace_native.Keys(sorted(STATING_KEYS))
+
+_REJECTIONS = (
+    Rejection.INVALID_TRACE_ID,
+    Rejection.INVALID_SPAN_ID,
+    Rejection.INVALID_PARENT_SPAN_ID,
+)
+"""In the order of `Rows.rejected`."""
+
+
+def decode_natively(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -> SpanBatch:
+    """What `otlp.decode.decode_export_request` makes of the same bytes, and raises for them."""
+    return _decode(body, tenant_id) or decode_export_request(body, tenant_id=tenant_id)
+
+
+def _decode(body: bytes, tenant_id: TenantId) -> SpanBatch | None:
+    envelopes = msgtrace_native.outline(body)
+    if envelopes is None:
+        return None
+    batch = SpanBatch()
+    try:
+        target = _read_contents(envelopes, batch, tenant_id)
+    except (DecodeError, UnicodeDecodeError):
+        return None
+    rows = msgtrace_native.decode(body, target.destinations, target.services, tenant_id, _KEYS)
+    if rows is None:
+        return None
+    batch.spans = LazyRows(len(rows), rows.to_tuples)
+    batch.copy_rows = rows.to_copy
+    batch.body_bytes = max(len(body), rows.text_chars + ROW_BYTES * len(rows))
+    batch.traces = _traces(rows, target.services, tenant_id)
+    batch.rejections = {
+        rejection: count
+        for rejection, count in zip(_REJECTIONS, rows.rejected, strict=True)
+        if count
+    }
+    _add_facts(batch, rows, tenant_id)
+    return batch
+
+
+@dataclass(slots=True)
+class _Target:
+    """Where the spans of each ScopeSpans go, and the services as they are stored."""
+
+    destinations: list[tuple[int, int, int]]
+    services: list[str]
+
+
+def _read_contents(envelopes: Sequence[Any], batch: SpanBatch, tenant_id: TenantId) -> _Target:
+    """Put resources and scopes into the batch. Raises DecodeError, UnicodeDecodeError."""
+    target = _Target([], [])
+    for resource, schema_url, scopes in envelopes:
+        if not any(count for _, _, count in scopes):
+            target.destinations += [(0, 0, 0)] * len(scopes)
+            continue
+        (resource_id, columns), service = READER.read_resource(resource, schema_url)
+        batch.resources[resource_id] = (tenant_id, resource_id, *columns)
+        if service not in target.services:
+            target.services.append(service)
+        place = target.services.index(service)
+        for scope, scope_schema_url, count in scopes:
+            scope_id = 0
+            if count:
+                scope_id, columns = READER.read_scope(scope, scope_schema_url)
+                batch.scopes[scope_id] = (tenant_id, scope_id, *columns)
+            target.destinations.append((resource_id, scope_id, place))
+    if not target.services:
+        target.services.append("")
+    return target
+
+
+def _traces(rows: Any, services: Sequence[str], tenant_id: TenantId) -> dict[TraceKey, TraceDelta]:
+    return {
+        (tenant_id, TraceId(trace_id)): TraceDelta(
+            start_time_ns=start_ns,
+            end_time_ns=end_ns,
+            root=(has_parent, root_start_ns, SpanId(root_span_id)),
+            root_name=escape_text(root_name),
+            root_service_name=services[root_service],
+            span_count=span_count,
+            error_count=error_count,
+            services={services[place] for place in places},
+        )
+        for (
+            trace_id,
+            start_ns,
+            end_ns,
+            span_count,
+            error_count,
+            (has_parent, root_start_ns, root_span_id),
+            root_name,
+            root_service,
+            places,
+        ) in rows.traces()
+    }
+
+
+def _add_facts(batch: SpanBatch, rows: Any, tenant_id: TenantId) -> None:
+    for place, message in rows.noted():
+        span = Span.FromString(message)
+        facts = read_facts(plain_map(span.attributes))
+        if facts is not None:
+            batch.genai[place] = facts
+            delta = batch.traces[tenant_id, TraceId(span.trace_id)]
+            delta.add_genai(facts, min(span.start_time_unix_nano, MAX_INT64))
+
+
+class LazyRows(Sequence[Row]):
+    """Rows that are made when one of them is first looked at."""
+
+    __slots__ = ("_count", "_make", "_rows")
+
+    def __init__(self, count: int, make: Callable[[], Sequence[Row]]) -> None:
+        self._count = count
+        self._make = make
+        self._rows: Sequence[Row] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+        return self._made()[index]
+
+    def __iter__(self) -> Any:
+        return iter(self._made())
+
+    def _made(self) -> Sequence[Row]:
+        if self._rows is None:
+            self._rows = self._make()
+        return self._rows

@@ -23,10 +23,10 @@ help: ## List the targets
 
 setup: $(VENV)/.installed-dev ## Make .venv and install everything that development needs
 
-run: $(VENV)/.installed-run ## Install if needed, then start collector and query service in the foreground
+run: $(VENV)/.installed-run $(VENV)/.tried-native ## Install if needed, then start collector and query service in the foreground
 	@exec $(BIN)/msgtrace start $(ARGS)
 
-test: $(VENV)/.installed-test ## Run the tests, on SQLite and on a real PostgreSQL
+test: $(VENV)/.installed-test $(VENV)/.tried-native ## Run the tests, on SQLite and on a real PostgreSQL
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, import directions and generated code
@@ -50,7 +50,7 @@ fmt: $(VENV)/.installed-dev ## Format the code and fix what can be fixed
 
 check: lint types test ## All that must pass before a change is merged
 
-bench: $(VENV)/.installed-test ## Measure ingest beside the databases' own ceilings
+bench: $(VENV)/.installed-test $(VENV)/.tried-native ## Measure ingest beside the databases' own ceilings
 	@$(BIN)/python -m benchmarks.ingest $(ARGS)
 
 torture: $(VENV)/.installed-test ## Break both databases under load, ARGS="--minutes 30 --seed 1"
@@ -105,6 +105,16 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/pip
 	@echo "Installing msgtrace and its development packages into $(VENV) …"
 	@$(INSTALL) --editable '.[dev]'
 	@touch $(VENV)/.installed-run $(VENV)/.installed-test $@
+
+# The native decoder is built where Rust is there and its packages can be had; nothing waits for it for long.
+$(VENV)/.tried-native: $(wildcard native/Cargo.* native/pyproject.toml native/src/*.rs) | $(BIN)/pip
+	@if ! command -v cargo >/dev/null; then \
+		echo "The native decoder is not built: there is no cargo. Everything works without it, only slower."; \
+	elif ! CARGO_NET_RETRY=1 CARGO_HTTP_TIMEOUT=10 timeout 300 \
+			$(INSTALL) --force-reinstall --no-deps ./native >$(VENV)/native.log 2>&1; then \
+		echo "The native decoder is not built ($(VENV)/native.log has the reason). Everything works without it, only slower."; \
+	fi
+	@touch $@
 
 $(BIN)/pip:
 	@command -v $(PYTHON) >/dev/null || \

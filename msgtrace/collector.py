@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+from msgtrace.otlp.encodings import use_decoder
 from msgtrace.pipeline.assembly import open_pipeline
 from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.export import TraceExport
@@ -57,6 +58,9 @@ async def serve_collector(
     batcher drains.
     """
     metrics = CollectorMetrics(telemetry.registry)
+    decoder = use_decoder(settings.decoder)
+    metrics.name_decoder(decoder)
+    logger.info("decoder_chosen", extra={"decoder": decoder, "wanted": settings.decoder})
     async with open_pipeline(settings, storage, metrics, telemetry.registry) as pipeline:
         export = TraceExport(
             pipeline.sink,

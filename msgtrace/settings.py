@@ -16,6 +16,7 @@ import typing
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,6 +45,8 @@ SDK_VARIABLES = frozenset(
 
 OTHER_SIGNALS = ("refuse", "discard")
 NO_SPILL = "off"
+DECODERS = ("auto", "python", "native")
+NATIVE_PACKAGE = "msgtrace_native"
 LOG_FORMATS = ("console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -135,6 +138,12 @@ class Settings:
         256 * MIB,
         "Bytes of requests kept because the database refuses spans of theirs; 0 keeps none.",
         valid=(0, 2**40),
+    )
+    decoder: str = _setting(
+        "auto",
+        "What decodes OTLP/protobuf: native (needs the extra msgtrace[native]), python, or auto: "
+        "native if it is installed.",
+        choices=DECODERS,
     )
     other_signals: str = _setting(
         "refuse",
@@ -376,6 +385,8 @@ _WANTED: dict[Any, str] = {
 def _show(name: str, value: Any) -> str:
     if name == "database_url":
         return mask_password(value)
+    if name == "decoder" and value == "auto":
+        return f"auto ({'python' if find_spec(NATIVE_PACKAGE) is None else 'native'})"
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -1,9 +1,14 @@
-"""The encodings by name: how a request that was put aside is decoded again as it once was."""
+"""The encodings by name, and what decodes each, also a request that was put aside before.
+
+Path: receivers, pipeline → [otlp.encodings] → otlp.decode, otlp.native, otlp.json.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 
+from msgtrace.errors import InvalidSetting
 from msgtrace.model.batch import SpanBatch
 from msgtrace.otlp.decode import decode_export_request
 from msgtrace.otlp.json import decode_export_json
@@ -25,3 +30,23 @@ def decode_as(encoding: str, payload: bytes) -> SpanBatch:
     batch = _DECODERS[encoding](payload)
     batch.payload, batch.encoding = payload, encoding
     return batch
+
+
+def use_decoder(wanted: str) -> str:
+    """Choose what decodes protobuf in this process; return which it is: python or native.
+
+    wanted: `auto`, `python` or `native`. Both make the same batches. Raises InvalidSetting if
+    `native` cannot be had.
+    """
+    _DECODERS[PROTOBUF] = decode_export_request
+    if wanted == "python":
+        return "python"
+    try:
+        native = importlib.import_module("msgtrace.otlp.native")
+    except ImportError as error:
+        if wanted == "auto":
+            return "python"
+        problem = f"is native, which cannot be loaded ({error}): install msgtrace[native]"
+        raise InvalidSetting("MSGTRACE_DECODER", problem) from error
+    _DECODERS[PROTOBUF] = native.decode_natively
+    return "native"

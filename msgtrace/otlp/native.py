@@ -3,7 +3,7 @@
 Path: receivers → [otlp.native] → pipeline.batcher → storage; takes the place of `otlp.decode`.
 The native part turns spans into tuples of PostgreSQL's binary COPY and sums them by trace. What is
 rare it leaves to `otlp.decode`, which stays the rule: malformed bytes, text that is not UTF-8, odd
-encodings, deep values. Resources, scopes and GenAI facts are read here, as `otlp.decode` reads them.
+encodings, deep values. Resources, scopes and GenAI facts are read here, as `otlp.decode` does it.
 """
 
 from __future__ import annotations

@@ -99,6 +99,10 @@ class CollectorMetrics(MetricSet):
         self._declare_flushes()
         self._declare_dead_letters()
 
+    def name_decoder(self, decoder: str) -> None:
+        """Requests in protobuf are decoded by `decoder`: python or native."""
+        self._decoder.labels(decoder).set(1)
+
     def count_received(self, wire: str, encoding: str, body_bytes: int) -> None:
         """A request was read. body_bytes: its size as it came, still compressed."""
         self._requests_received.labels(wire, encoding).inc()
@@ -182,6 +186,9 @@ class CollectorMetrics(MetricSet):
         }
 
     def _declare_requests(self) -> None:
+        self._decoder = self._gauge(
+            "msgtrace_decoder_info", "Always 1; what decodes OTLP/protobuf.", "decoder"
+        )
         self._requests_received = self._counter(
             "msgtrace_requests_received_total",
             "Export requests whose body was read, by wire (grpc, http) and encoding.",

@@ -1,0 +1,109 @@
+"""Which decoder runs: what was asked for, what is there, and what people see of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from msgtrace.errors import InvalidSetting
+from msgtrace.otlp import encodings
+from msgtrace.otlp.decode import decode_export_request
+from msgtrace.settings import NATIVE_PACKAGE
+from tests.batches import request, span
+from tests.end_to_end.processes import run_to_end, running
+from tests.end_to_end.senders import export
+
+IS_INSTALLED = importlib.util.find_spec(NATIVE_PACKAGE) is not None
+FOUND = "native" if IS_INSTALLED else "python"
+
+
+@pytest.fixture(autouse=True)
+def python_afterwards() -> Iterator[None]:
+    yield
+    encodings.use_decoder("python")
+
+
+@pytest.fixture
+def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the package is not installed."""
+    monkeypatch.setitem(sys.modules, NATIVE_PACKAGE, None)
+    monkeypatch.delitem(sys.modules, "msgtrace.otlp.native", raising=False)
+
+
+@pytest.mark.skipif(shutil.which("cargo") is None, reason="there is no cargo to build it with")
+def test_it_is_built_where_rust_is_at_hand() -> None:
+    assert IS_INSTALLED, "make test builds it; .venv/native.log has the reason why it did not"
+
+
+def test_auto_takes_what_is_there() -> None:
+    assert encodings.use_decoder("auto") == FOUND
+
+
+def test_python_is_taken_when_asked_for() -> None:
+    encodings.use_decoder("auto")
+
+    assert encodings.use_decoder("python") == "python"
+    assert encodings._DECODERS[encodings.PROTOBUF] is decode_export_request
+
+
+@pytest.mark.usefixtures("without_native")
+def test_auto_goes_on_without_it() -> None:
+    assert encodings.use_decoder("auto") == "python"
+
+
+@pytest.mark.usefixtures("without_native")
+def test_asking_for_it_where_it_is_not_installed_says_what_to_install() -> None:
+    with pytest.raises(InvalidSetting, match=r"MSGTRACE_DECODER.*install msgtrace\[native\]"):
+        encodings.use_decoder("native")
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize(("wanted", "taken"), [("auto", FOUND), ("python", "python")])
+def test_a_start_says_which_decoder_it_took(tmp_path: Path, wanted: str, taken: str) -> None:
+    url = f"sqlite:///{tmp_path / 'msgtrace.db'}"
+    with running("start", url, environment={"MSGTRACE_DECODER": wanted}) as process:
+        body = request(span()).SerializeToString()
+        export(process, body, "grpc")
+        export(process, body, "http")
+        metrics = process.client.get("/metrics").text
+
+        assert f"decoder={taken}" in process.stderr
+    assert f'msgtrace_decoder_info{{decoder="{taken}"}} 1.0' in metrics
+
+
+def test_the_table_of_settings_says_which_one_it_will_be() -> None:
+    rows = json.loads(run_to_end("settings", "--json").stdout)
+
+    [row] = [row for row in rows if row["variable"] == "MSGTRACE_DECODER"]
+    assert row["value"] == f"auto ({FOUND})"
+
+
+def test_make_goes_on_without_rust(tmp_path: Path) -> None:
+    """The rule alone, in an environment of its own, with a PATH that has the shell's tools alone."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "touch", "find", "sort", "make", "env"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "pip").touch()
+    ended = subprocess.run(
+        ["make", f"VENV={venv}", f"{venv}/.tried-native"],
+        cwd=Path(__file__).parents[2],
+        env={"PATH": str(tools), "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "The native decoder is not built" in ended.stdout
+    assert (venv / ".tried-native").exists()

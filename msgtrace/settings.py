@@ -141,7 +141,7 @@ class Settings:
     )
     decoder: str = _setting(
         "auto",
-        "What decodes OTLP/protobuf: native (needs the extra msgtrace[native]), python, or auto: "
+        "What decodes requests: native (needs the extra msgtrace[native]), python, or auto: "
         "native if it is installed.",
         choices=DECODERS,
     )

@@ -16,10 +16,11 @@ from msgtrace.otlp.json import decode_export_json
 PROTOBUF = "protobuf"
 JSON = "json"
 
-_DECODERS: dict[str, Callable[[bytes], SpanBatch]] = {
+_PYTHON: dict[str, Callable[[bytes], SpanBatch]] = {
     PROTOBUF: decode_export_request,
     JSON: decode_export_json,
 }
+_DECODERS = dict(_PYTHON)
 
 
 def decode_as(encoding: str, payload: bytes) -> SpanBatch:
@@ -33,12 +34,12 @@ def decode_as(encoding: str, payload: bytes) -> SpanBatch:
 
 
 def use_decoder(wanted: str) -> str:
-    """Choose what decodes protobuf in this process; return which it is: python or native.
+    """Choose what decodes requests in this process; return which it is: python or native.
 
     wanted: `auto`, `python` or `native`. Both make the same batches. Raises InvalidSetting if
     `native` cannot be had.
     """
-    _DECODERS[PROTOBUF] = decode_export_request
+    _DECODERS.update(_PYTHON)
     if wanted == "python":
         return "python"
     try:
@@ -48,5 +49,5 @@ def use_decoder(wanted: str) -> str:
             return "python"
         problem = f"is native, which cannot be loaded ({error}): install msgtrace[native]"
         raise InvalidSetting("MSGTRACE_DECODER", problem) from error
-    _DECODERS[PROTOBUF] = native.decode_natively
+    _DECODERS.update({PROTOBUF: native.decode_natively, JSON: native.decode_json_natively})
     return "native"

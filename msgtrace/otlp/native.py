@@ -1,8 +1,9 @@
-"""Decode OTLP/protobuf trace exports with the optional package msgtrace-native.
+"""Decode OTLP trace exports with the optional package msgtrace-native.
 
-Path: receivers → [otlp.native] → pipeline.batcher → storage; takes the place of `otlp.decode`.
+Path: receivers → [otlp.native] → pipeline.batcher → storage; takes the place of `otlp.decode` and
+`otlp.json`. JSON is first made protobuf.
 The native part turns spans into tuples of PostgreSQL's binary COPY and sums them by trace. What is
-rare it leaves to `otlp.decode`, which stays the rule: malformed bytes, text that is not UTF-8, odd
+rare it leaves to these two, which stay the rule: malformed bytes, text that is not UTF-8, odd
 encodings, deep values. Resources, scopes and GenAI facts are read here, as `otlp.decode` does it.
 """
 
@@ -22,6 +23,7 @@ from msgtrace.model.span import DEFAULT_TENANT, Row, SpanId, TenantId, TraceId
 from msgtrace.model.text import escape_text
 from msgtrace.model.units import MAX_INT64
 from msgtrace.otlp.decode import READER, decode_export_request
+from msgtrace.otlp.json import decode_export_json
 from msgtrace.otlp.rows import ROW_BYTES
 from msgtrace.otlp.values import plain_map
 
@@ -37,10 +39,18 @@ _REJECTIONS = (
 
 def decode_natively(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -> SpanBatch:
     """What `otlp.decode.decode_export_request` makes of the same bytes, and raises for them."""
-    return _decode(body, tenant_id) or decode_export_request(body, tenant_id=tenant_id)
+    batch = _decode(body, tenant_id, len(body))
+    return decode_export_request(body, tenant_id=tenant_id) if batch is None else batch
 
 
-def _decode(body: bytes, tenant_id: TenantId) -> SpanBatch | None:
+def decode_json_natively(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -> SpanBatch:
+    """What `otlp.json.decode_export_json` makes of the same bytes, and raises for them."""
+    wire = msgtrace_native.from_json(body)
+    batch = None if wire is None else _decode(wire, tenant_id, len(body))
+    return decode_export_json(body, tenant_id=tenant_id) if batch is None else batch
+
+
+def _decode(body: bytes, tenant_id: TenantId, body_bytes: int) -> SpanBatch | None:
     envelopes = msgtrace_native.outline(body)
     if envelopes is None:
         return None
@@ -54,7 +64,7 @@ def _decode(body: bytes, tenant_id: TenantId) -> SpanBatch | None:
         return None
     batch.spans = LazyRows(len(rows), rows.to_tuples)
     batch.copy_rows = rows.to_copy
-    batch.body_bytes = max(len(body), rows.text_chars + ROW_BYTES * len(rows))
+    batch.body_bytes = max(body_bytes, rows.text_chars + ROW_BYTES * len(rows))
     batch.traces = _traces(rows, target.services, tenant_id)
     batch.rejections = {
         rejection: count

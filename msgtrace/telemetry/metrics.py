@@ -100,7 +100,7 @@ class CollectorMetrics(MetricSet):
         self._declare_dead_letters()
 
     def name_decoder(self, decoder: str) -> None:
-        """Requests in protobuf are decoded by `decoder`: python or native."""
+        """Requests are decoded by `decoder`: python or native."""
         self._decoder.labels(decoder).set(1)
 
     def count_received(self, wire: str, encoding: str, body_bytes: int) -> None:
@@ -187,7 +187,7 @@ class CollectorMetrics(MetricSet):
 
     def _declare_requests(self) -> None:
         self._decoder = self._gauge(
-            "msgtrace_decoder_info", "Always 1; what decodes OTLP/protobuf.", "decoder"
+            "msgtrace_decoder_info", "Always 1; what decodes requests.", "decoder"
         )
         self._requests_received = self._counter(
             "msgtrace_requests_received_total",

@@ -1,4 +1,4 @@
-//! The native decoder of msgtrace: OTLP/protobuf to rows of PostgreSQL's binary COPY.
+//! The native decoder of msgtrace: OTLP requests to rows of PostgreSQL's binary COPY.
 //!
 //! It reads what senders send and leaves the rest, whatever is malformed, oddly encoded or very deep,
 //! to the Python decoder, which decides alone what becomes of it: `outline` and `Outline.decode`
@@ -9,6 +9,7 @@ mod json;
 mod request;
 mod rows;
 mod span;
+mod transcode;
 mod wire;
 
 use pyo3::prelude::*;
@@ -74,6 +75,14 @@ fn decode(
         request::decode(&outline, &destinations, &services, tenant_id, keys)
     })
     .map(Rows)
+}
+
+/// A request in OTLP/JSON as one in protobuf; None if it is not for this decoder.
+#[pyfunction]
+fn from_json<'py>(py: Python<'py>, body: &Bound<'py, PyBytes>) -> Option<Bound<'py, PyBytes>> {
+    let body = body.as_bytes();
+    let found = py.detach(|| transcode::to_protobuf(body))?;
+    Some(PyBytes::new(py, &found))
 }
 
 /// What `decode` makes.
@@ -142,5 +151,6 @@ fn msgtrace_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyKeys>()?;
     module.add_class::<Rows>()?;
     module.add_function(wrap_pyfunction!(outline, module)?)?;
+    module.add_function(wrap_pyfunction!(from_json, module)?)?;
     module.add_function(wrap_pyfunction!(decode, module)?)
 }

@@ -86,7 +86,7 @@ def test_the_table_of_settings_says_which_one_it_will_be() -> None:
 
 
 def test_make_goes_on_without_rust(tmp_path: Path) -> None:
-    """The rule alone, in an environment of its own, with a PATH that has the shell's tools alone."""
+    """The rule alone, in an environment of its own, with a PATH of the shell's tools alone."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("sh", "touch", "find", "sort", "make", "env"):

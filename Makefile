@@ -16,7 +16,7 @@ PROTOS := $(sort $(shell find protos -name '*.proto' 2>/dev/null))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint types fmt check bench torture protos docs lock rehearse sbom build clean
+.PHONY: help setup run test lint types fmt check bench torture protos docs site lock audit rehearse sbom build clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,13 @@ docs: $(VENV)/.installed-test ## Render the settings, metrics and command line i
 		$(BIN)/python -m tests.project.render_$$page > docs/$$page.md.new && \
 		mv docs/$$page.md.new docs/$$page.md || exit 1; \
 	done
+
+site: $(VENV)/.installed-test ## Make a site of docs/ in build/site; a broken link is an error
+	@$(BIN)/zensical build --strict
+
+audit: $(VENV)/.installed-test ## Ask the index's advisories about what the image installs
+	@$(UV) tool run --from 'pip-audit>=2.10,<3' pip-audit --strict --disable-pip --require-hashes \
+		--requirement deploy/lock/runtime.txt
 
 lock: $(VENV)/.installed-test ## Pin what the image installs; ARGS=--upgrade takes newer releases
 	@$(UV) pip compile pyproject.toml $(LOCK) --output-file deploy/lock/runtime.txt $(ARGS)

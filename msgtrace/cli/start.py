@@ -30,7 +30,7 @@ Point any OpenTelemetry exporter at it:
 Ctrl-C stops it.
 """
 
-_ANY_ADDRESS = ("0.0.0.0", "::")
+_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
 async def run_all(settings: Settings) -> None:

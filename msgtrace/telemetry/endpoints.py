@@ -63,6 +63,5 @@ def operator_routes() -> list[Route]:
 
 
 def _view(request: Request) -> OperatorView:
-    view = request.app.state.operator
-    assert isinstance(view, OperatorView)
+    view: OperatorView = request.app.state.operator
     return view

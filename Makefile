@@ -8,6 +8,8 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# How many of all tests run at the same time; most of them wait for a process. With ARGS it is one.
+JOBS ?= 3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
 UV := $(BIN)/uv --quiet --no-config
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
@@ -27,7 +29,7 @@ run: $(VENV)/.installed-run ## Install if needed, then start collector and query
 	@exec $(BIN)/msgtrace start $(ARGS)
 
 test: $(VENV)/.installed-test ## Run the tests, on SQLite and on a real PostgreSQL
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses $(JOBS) --dist loadgroup)
 
 lint: $(VENV)/.installed-dev ## Check style, import directions and generated code
 	@$(BIN)/ruff check .

@@ -1,12 +1,12 @@
 """What the decoder hands to storage: rows in table order, and what they add to their traces.
 
-`SpanBatch` is the boundary behind which a faster decoder may replace the Python one. Nothing here
-knows a wire format or a database.
+`SpanBatch` is the boundary behind which a faster decoder may replace the Python one (decision
+0014). Nothing here knows a wire format or a database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -15,6 +15,13 @@ from msgtrace.model.span import SPAN_COLUMNS, STATUS_ERROR, Row, SpanId, TenantI
 
 _RESOURCE_ID = SPAN_COLUMNS.index("resource_id")
 _SCOPE_ID = SPAN_COLUMNS.index("scope_id")
+
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_TRAILER = b"\xff\xff"
+"""What stands before and behind the tuples of a binary COPY.
+
+Source: PostgreSQL's documentation of COPY, "Binary Format".
+"""
 
 TraceKey = tuple[TenantId, TraceId]
 
@@ -115,8 +122,13 @@ NOT_KEPT = (Rejection.DEAD_LETTERS_FULL, Rejection.DEAD_LETTER_REFUSED)
 class SpanBatch:
     """The spans of one export request, ready to be written.
 
-    spans: rows in SPAN_COLUMNS order. resources, scopes: rows by content hash, in RESOURCE_COLUMNS
-    and SCOPE_COLUMNS order.
+    spans: rows in SPAN_COLUMNS order. A decoder may hand over a sequence that makes its rows when
+    they are first looked at; its length costs nothing.
+    copy_rows: gives the same spans, in the same order, as tuples of PostgreSQL's binary COPY
+    (COPY_HEADER and COPY_TRAILER left out), the columns in SPAN_COLUMNS order and in the types of
+    the table. None if the decoder makes none: the rows are then encoded by the driver. Called at
+    most once a write; a batch that is tried again is asked again.
+    resources, scopes: rows by content hash, in RESOURCE_COLUMNS and SCOPE_COLUMNS order.
     genai: facts by index into `spans`, only for spans that state any. traces: the sum of `spans` by
     trace.
     rejections: how many spans were left out, by what is wrong with them.
@@ -125,7 +137,8 @@ class SpanBatch:
     for whoever must keep what cannot be stored now.
     """
 
-    spans: list[Row] = field(default_factory=list)
+    spans: Sequence[Row] = field(default_factory=list)
+    copy_rows: Callable[[], bytes] | None = field(default=None, compare=False)
     resources: dict[int, Row] = field(default_factory=dict)
     scopes: dict[int, Row] = field(default_factory=dict)
     genai: dict[int, GenAiFacts] = field(default_factory=dict)

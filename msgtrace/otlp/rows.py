@@ -17,7 +17,7 @@ from typing import Any
 
 from msgtrace.model.batch import Rejection, SpanBatch, summarize
 from msgtrace.model.genai import read_facts
-from msgtrace.model.span import SPAN_ID_BYTES, TRACE_ID_BYTES, JsonText, TenantId
+from msgtrace.model.span import SPAN_ID_BYTES, TRACE_ID_BYTES, JsonText, Row, TenantId
 from msgtrace.model.text import escape_text, stored_label
 from msgtrace.model.units import MAX_INT64
 from msgtrace.otlp.values import EMPTY_LIST, EMPTY_MAP, to_json
@@ -62,7 +62,8 @@ def make_batch(
 
 class _RowMaker:
     def __init__(self, plain_map: PlainMap, tenant_id: TenantId) -> None:
-        self.batch = SpanBatch()
+        self._rows: list[Row] = []
+        self.batch = SpanBatch(spans=self._rows)
         self.rejected: Counter[Rejection] = Counter()
         self.text_bytes = 0
         self._plain_map = plain_map
@@ -108,7 +109,7 @@ class _RowMaker:
     ) -> None:
         # The hot loop: names are local, and nothing is called that a plain span does not need.
         tenant_id, rejected, plain_map = self._tenant_id, self.rejected, self._plain_map
-        rows, genai = self.batch.spans, self.batch.genai
+        rows, genai = self._rows, self.batch.genai
         for span in spans:
             trace_id, span_id, parent_id = span.trace_id, span.span_id, span.parent_span_id
             if (

@@ -168,7 +168,7 @@ async def test_the_queue_shows_what_waits_and_for_how_long(
         assert age_s is not None
         assert age_s >= 0.03
         with pytest.raises(Overloaded):
-            await batcher.submit(SpanBatch(spans=batch.spans * 3, body_bytes=1_000))
+            await batcher.submit(SpanBatch(spans=list(batch.spans) * 3, body_bytes=1_000))
         writer.is_open.set()
         await asyncio.gather(first, second)
 

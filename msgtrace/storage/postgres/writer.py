@@ -6,13 +6,20 @@ then the flush is written again through a temporary table, and only what was rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from itertools import chain
 
 import asyncpg
 
 from msgtrace.errors import StorageUnavailable
-from msgtrace.model.batch import SpanBatch, TraceDelta, TraceKey, merge_traces
+from msgtrace.model.batch import (
+    COPY_HEADER,
+    COPY_TRAILER,
+    SpanBatch,
+    TraceDelta,
+    TraceKey,
+    merge_traces,
+)
 from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, Row
 from msgtrace.storage.postgres.connection import Connection, Pool
 from msgtrace.storage.postgres.errors import translated_write_errors
@@ -104,11 +111,7 @@ class BatchWriter:
         async with self._pool.acquire() as connection:
             async with connection.transaction():
                 added = await self._insert_contents(connection, batches)
-                await connection.copy_records_to_table(
-                    "spans",
-                    records=chain.from_iterable(batch.spans for batch in batches),
-                    columns=SPAN_COLUMNS,
-                )
+                await _copy_spans(connection, batches)
                 await _upsert_traces(connection, traces)
             self._remember(added)
         return sum(len(batch.spans) for batch in batches)
@@ -149,6 +152,27 @@ class BatchWriter:
         if len(self._known) + len(added) > _MAX_KNOWN:
             self._known.clear()
         self._known |= added
+
+
+async def _copy_spans(connection: Connection, batches: Sequence[SpanBatch]) -> None:
+    """COPY the spans of all batches: as a decoder encoded them, or as rows where it did not."""
+    ready = [batch.copy_rows() for batch in batches if batch.copy_rows is not None]
+    rows = [batch.spans for batch in batches if batch.copy_rows is None]
+    if ready:
+        await connection.copy_to_table(
+            "spans", source=_binary_copy(ready), columns=SPAN_COLUMNS, format="binary"
+        )
+    if rows:
+        await connection.copy_records_to_table(
+            "spans", records=chain.from_iterable(rows), columns=SPAN_COLUMNS
+        )
+
+
+async def _binary_copy(ready: Sequence[bytes]) -> AsyncIterator[bytes]:
+    yield COPY_HEADER
+    for tuples in ready:
+        yield tuples
+    yield COPY_TRAILER
 
 
 async def _insert_new_spans(connection: Connection, rows: list[Row]) -> set[SpanKey]:

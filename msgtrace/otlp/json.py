@@ -14,7 +14,9 @@ import msgspec
 
 from msgtrace.errors import MalformedRequest
 from msgtrace.model.batch import SpanBatch
-from msgtrace.model.span import DEFAULT_TENANT, TenantId
+from msgtrace.model.genai import GenAiFacts, read_facts
+from msgtrace.model.span import DEFAULT_TENANT, JsonText, TenantId
+from msgtrace.model.text import escape_text
 from msgtrace.otlp.json_messages import (
     INT32,
     INT64,
@@ -23,8 +25,8 @@ from msgtrace.otlp.json_messages import (
     KeyValue,
     to_integer,
 )
-from msgtrace.otlp.rows import make_batch
-from msgtrace.otlp.values import as_map, plain_bytes, plain_double, plain_int
+from msgtrace.otlp.rows import Content, make_batch, read_resource, read_scope
+from msgtrace.otlp.values import as_map, plain_bytes, plain_double, plain_int, to_json
 
 MAX_DEPTH = 100
 """Arrays and maps nested deeper are refused, as protobuf refuses them."""
@@ -52,7 +54,7 @@ def decode_export_json(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -> 
     """
     try:
         request = _parse(body)
-        return make_batch(request, plain_map, tenant_id=tenant_id, body_bytes=len(body))
+        return make_batch(request, _READER, tenant_id=tenant_id, body_bytes=len(body))
     except msgspec.ValidationError as error:
         # Its text names the expected type and the place, which may be deep, never the value.
         problem = str(error)[:_MAX_PROBLEM_CHARS]
@@ -134,3 +136,41 @@ def _with_characters_only(body: bytes) -> bytes:
         lambda match: match[0] if len(match[0]) in (2, _PAIR_BYTES) else _REPLACEMENT,
         text,
     )
+
+
+class _StoredTexts(dict[str, str]):
+    """Text as it came → as it is stored. Remembers nothing: escaping costs no more."""
+
+    def __missing__(self, text: str) -> str:
+        return escape_text(text)
+
+
+class _StructReader:
+    """Reads the parts of structs, which are parsed already."""
+
+    text = _StoredTexts()
+    plain_map = staticmethod(plain_map)
+
+    def attributes(self, pairs: list[KeyValue]) -> tuple[JsonText, GenAiFacts | None]:
+        """See PartReader."""
+        plain = plain_map(pairs)
+        return to_json(plain), read_facts(plain)
+
+    def resource(self, envelope: Any) -> tuple[Content, str]:
+        """See PartReader."""
+        return read_resource(envelope.resource, envelope.schema_url, self)
+
+    def scope(self, envelope: Any) -> Content:
+        """See PartReader."""
+        return read_scope(envelope.scope, envelope.schema_url, self)
+
+    def event(self, given: Any) -> Any:
+        """See PartReader."""
+        return given
+
+    def link(self, given: Any) -> Any:
+        """See PartReader."""
+        return given
+
+
+_READER = _StructReader()

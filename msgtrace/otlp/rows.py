@@ -1,7 +1,7 @@
 """OTLP's messages as rows, in whichever encoding they came.
 
-Path: receivers → [otlp] → pipeline.batcher → storage. `decode.py` and `json.py` parse, this module
-makes the rows: it reads OTLP's field names, from protobuf messages and from JSON structs alike.
+Path: receivers → [otlp] → pipeline.batcher → storage. `decode.py` and `json.py` parse, and say with
+a `PartReader` how the parts of their messages are read; this module makes the rows.
 What a span must satisfy is decided here alone: ids of the right length that are not all zero;
 anything else about it is kept as it came. Times beyond 2**63-1 ns (the year 2262) are stored as
 2**63-1. No object per span is made beside its row tuple.
@@ -11,12 +11,13 @@ Source: opentelemetry-proto trace.proto, docs/specification.md "Partial Success"
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any
+from operator import attrgetter
+from typing import Any, Protocol
 
 from msgtrace.model.batch import Rejection, SpanBatch, summarize
-from msgtrace.model.genai import read_facts
+from msgtrace.model.genai import GenAiFacts
 from msgtrace.model.span import SPAN_ID_BYTES, TRACE_ID_BYTES, JsonText, Row, TenantId
 from msgtrace.model.text import escape_text, stored_label
 from msgtrace.model.units import MAX_INT64
@@ -35,21 +36,54 @@ _PARENT_BYTES = (SPAN_ID_BYTES, 0)
 _ROW_BYTES = 200
 """Least size of a row tuple in memory, without its texts."""
 
-PlainMap = Callable[[Any], dict[str, Any]]
-"""Turns the attributes of one encoding into values that `to_json` takes."""
-
 Message = Any
 """A protobuf message, or a struct with the same field names."""
 
+Content = tuple[int, Row]
+"""The hash of a resource or scope, and its columns behind that."""
+
+
+class PartReader(Protocol):
+    """How the parts of one encoding's messages are read.
+
+    `text` maps the text of a span to the text that is stored.
+    """
+
+    text: Mapping[Any, str]
+
+    def resource(self, envelope: Message) -> tuple[Content, str]:
+        """The resource of a ResourceSpans, and its service as it is stored."""
+        ...
+
+    def scope(self, envelope: Message) -> Content:
+        """The scope of a ScopeSpans."""
+        ...
+
+    def attributes(self, pairs: Sequence[Any]) -> tuple[JsonText, GenAiFacts | None]:
+        """The text of a span's attributes, at least one, and what they state."""
+        ...
+
+    def plain_map(self, pairs: Sequence[Any]) -> dict[str, Any]:
+        """The attributes of anything else, as values that `to_json` takes."""
+        ...
+
+    def event(self, given: Any) -> Message:
+        """One event of a span."""
+        ...
+
+    def link(self, given: Any) -> Message:
+        """One link of a span."""
+        ...
+
 
 def make_batch(
-    request: Message, plain_map: PlainMap, *, tenant_id: TenantId, body_bytes: int
+    request: Message, reader: PartReader, *, tenant_id: TenantId, body_bytes: int
 ) -> SpanBatch:
     """The rows of an ExportTraceServiceRequest.
 
     Spans keep wire order. A span with an invalid id is left out and counted in `rejections`.
     """
-    maker = _RowMaker(plain_map, tenant_id)
+    maker = _RowMaker(reader, tenant_id)
     for resource_spans in request.resource_spans:
         maker.add_resource_spans(resource_spans)
     batch = maker.batch
@@ -60,58 +94,100 @@ def make_batch(
     return batch
 
 
+def read_resource(resource: Message, schema_url: str, reader: PartReader) -> tuple[Content, str]:
+    """See `PartReader.resource`."""
+    attributes = reader.plain_map(resource.attributes)
+    content = _with_hash(
+        to_json(attributes),
+        resource.dropped_attributes_count or None,
+        _entity_refs(resource.entity_refs),
+        escape_text(schema_url) or None,
+    )
+    return content, stored_label(_service_name(attributes))
+
+
+def read_scope(scope: Message, schema_url: str, reader: PartReader) -> Content:
+    """See `PartReader.scope`."""
+    return _with_hash(
+        escape_text(scope.name),
+        escape_text(scope.version),
+        to_json(reader.plain_map(scope.attributes)) if scope.attributes else EMPTY_MAP,
+        scope.dropped_attributes_count or None,
+        escape_text(schema_url) or None,
+    )
+
+
+_span_fields = attrgetter(
+    "trace_id",
+    "span_id",
+    "parent_span_id",
+    "start_time_unix_nano",
+    "end_time_unix_nano",
+    "kind",
+    "flags",
+    "dropped_attributes_count",
+    "dropped_events_count",
+    "dropped_links_count",
+    "name",
+    "trace_state",
+    "attributes",
+    "events",
+    "links",
+    "status",
+)
+
+
 class _RowMaker:
-    def __init__(self, plain_map: PlainMap, tenant_id: TenantId) -> None:
+    def __init__(self, reader: PartReader, tenant_id: TenantId) -> None:
         self._rows: list[Row] = []
         self.batch = SpanBatch(spans=self._rows)
         self.rejected: Counter[Rejection] = Counter()
         self.text_bytes = 0
-        self._plain_map = plain_map
+        self._reader = reader
         self._tenant_id = tenant_id
 
     def add_resource_spans(self, envelope: Message) -> None:
         """Add all spans of one ResourceSpans; one without spans adds nothing."""
         if not any(scope_spans.spans for scope_spans in envelope.scope_spans):
             return
-        resource = envelope.resource
-        attributes = self._plain_map(resource.attributes)
-        resource_id = self._add_content(
-            self.batch.resources,
-            to_json(attributes),
-            resource.dropped_attributes_count or None,
-            _entity_refs(resource.entity_refs),
-            escape_text(envelope.schema_url) or None,
-        )
-        service_name = stored_label(_service_name(attributes))
+        (resource_id, content), service_name = self._reader.resource(envelope)
+        self.batch.resources[resource_id] = (self._tenant_id, resource_id, *content)
         for scope_spans in envelope.scope_spans:
             if scope_spans.spans:
-                scope_id = self._add_scope(scope_spans)
+                scope_id, content = self._reader.scope(scope_spans)
+                self.batch.scopes[scope_id] = (self._tenant_id, scope_id, *content)
                 self._add_spans(scope_spans.spans, resource_id, scope_id, service_name)
-
-    def _add_scope(self, envelope: Message) -> int:
-        scope = envelope.scope
-        return self._add_content(
-            self.batch.scopes,
-            escape_text(scope.name),
-            escape_text(scope.version),
-            self._attributes(scope.attributes),
-            scope.dropped_attributes_count or None,
-            escape_text(envelope.schema_url) or None,
-        )
-
-    def _add_content(self, known: dict[int, Any], *content: Any) -> int:
-        content_id = _content_hash(content)
-        known[content_id] = (self._tenant_id, content_id, *content)
-        return content_id
 
     def _add_spans(
         self, spans: Sequence[Message], resource_id: int, scope_id: int, service_name: str
     ) -> None:
         # The hot loop: names are local, and nothing is called that a plain span does not need.
-        tenant_id, rejected, plain_map = self._tenant_id, self.rejected, self._plain_map
-        rows, genai = self._rows, self.batch.genai
+        tenant_id, rejected, rows, genai = (
+            self._tenant_id,
+            self.rejected,
+            self._rows,
+            self.batch.genai,
+        )
+        read_attributes, text_of = self._reader.attributes, self._reader.text
         for span in spans:
-            trace_id, span_id, parent_id = span.trace_id, span.span_id, span.parent_span_id
+            (
+                trace_id,
+                span_id,
+                parent_id,
+                start_ns,
+                end_ns,
+                kind,
+                flags,
+                dropped_attributes,
+                dropped_events,
+                dropped_links,
+                name,
+                trace_state,
+                pairs,
+                events,
+                links,
+                status,
+            ) = _span_fields(span)
             if (
                 len(trace_id) != TRACE_ID_BYTES
                 or len(span_id) != SPAN_ID_BYTES
@@ -124,15 +200,11 @@ class _RowMaker:
                 rejected[_id_problem(trace_id, span_id)] += 1
                 continue
             attributes = None
-            if pairs := span.attributes:
-                plain = plain_map(pairs)
-                attributes = to_json(plain)
-                if facts := read_facts(plain):
+            if pairs:
+                attributes, facts = read_attributes(pairs)
+                if facts:
                     genai[len(rows)] = facts
-            status, trace_state = span.status, span.trace_state
             status_message = status.message
-            start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
-            events, links = span.events, span.links
             # In SPAN_COLUMNS order.
             rows.append(
                 (
@@ -144,44 +216,43 @@ class _RowMaker:
                     end_ns if end_ns <= MAX_INT64 else MAX_INT64,
                     resource_id,
                     scope_id,
-                    span.kind,
+                    kind,
                     status.code,
-                    span.flags or None,
-                    span.dropped_attributes_count or None,
-                    span.dropped_events_count or None,
-                    span.dropped_links_count or None,
+                    flags or None,
+                    dropped_attributes or None,
+                    dropped_events or None,
+                    dropped_links or None,
                     service_name,
-                    escape_text(span.name),
-                    escape_text(status_message) if status_message else None,
-                    escape_text(trace_state) if trace_state else None,
+                    text_of[name],
+                    text_of[status_message] if status_message else None,
+                    text_of[trace_state] if trace_state else None,
                     attributes,
-                    self._list(self._event, events) if events else None,
-                    self._list(self._link, links) if links else None,
+                    self._list(map(self._event, events)) if events else None,
+                    self._list(map(self._link, links)) if links else None,
                 )
             )
 
-    def _attributes(self, pairs: Sequence[Message]) -> JsonText:
-        return to_json(self._plain_map(pairs)) if pairs else EMPTY_MAP
-
-    def _list(self, plain: Callable[[Message], Any], messages: Sequence[Message]) -> JsonText:
-        text = to_json([plain(message) for message in messages])
+    def _list(self, plain: Iterable[dict[str, Any]]) -> JsonText:
+        text = to_json(list(plain))
         self.text_bytes += len(text)
         return text
 
-    def _event(self, event: Message) -> dict[str, Any]:
+    def _event(self, given: Any) -> dict[str, Any]:
+        event = self._reader.event(given)
         return {
             "time_unix_nano": str(event.time_unix_nano),
             "name": event.name,
-            "attributes": self._plain_map(event.attributes),
+            "attributes": self._reader.plain_map(event.attributes),
             "dropped_attributes_count": event.dropped_attributes_count,
         }
 
-    def _link(self, link: Message) -> dict[str, Any]:
+    def _link(self, given: Any) -> dict[str, Any]:
+        link = self._reader.link(given)
         return {
             "trace_id": link.trace_id.hex(),
             "span_id": link.span_id.hex(),
             "trace_state": link.trace_state,
-            "attributes": self._plain_map(link.attributes),
+            "attributes": self._reader.plain_map(link.attributes),
             "dropped_attributes_count": link.dropped_attributes_count,
             "flags": link.flags,
         }
@@ -217,7 +288,7 @@ def _entity_refs(references: Sequence[Message]) -> JsonText:
     )
 
 
-def _content_hash(content: tuple[Any, ...]) -> int:
-    """64 bits of BLAKE2b as a signed integer, the key under which equal content is stored once."""
+def _with_hash(*content: Any) -> Content:
+    """The content under 64 bits of its BLAKE2b as a signed integer; equal content is kept once."""
     digest = blake2b(repr(content).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, signed=True)
+    return int.from_bytes(digest, signed=True), content

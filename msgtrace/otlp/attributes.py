@@ -1,7 +1,7 @@
 """The attributes of protobuf spans as JSON text; what repeats is made once.
 
-Path: otlp.decode → [otlp.attributes] → otlp.rows. An attribute on the wire, a KeyValue, is looked up
-by its bytes; of a span's attributes mostly one or two are new. Their texts are joined.
+Path: otlp.decode → [otlp.attributes] → otlp.rows. An attribute on the wire, a KeyValue, is looked
+up by its bytes; of a span's attributes mostly one or two are new. Their texts are joined.
 Bounded: by the number and the size of what is remembered, and by key, so that a key whose values
 never repeat does not push out those of others. Several threads may read at once: what one forgets
 another makes anew.

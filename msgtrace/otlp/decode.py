@@ -64,7 +64,7 @@ class _ShallowReader:
     plain_map = staticmethod(plain_map)
 
     def __init__(self) -> None:
-        self.text = _StoredTexts()
+        self.text: dict[Any, str] = _StoredTexts()
         self.attributes = AttributeReader().read
         self._resources: dict[tuple[bytes, bytes], tuple[Content, str]] = {}
         self._scopes: dict[tuple[bytes, bytes], Content] = {}
@@ -104,7 +104,7 @@ def _remembered(
     return made
 
 
-class _StoredTexts(dict[bytes, str]):
+class _StoredTexts(dict[Any, str]):
     """Text as it came → as it is stored."""
 
     def __missing__(self, raw: bytes) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -65,7 +66,7 @@ def decode_export_json(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -> 
         raise MalformedRequest("the body is not OTLP/JSON") from error
 
 
-def plain_map(pairs: list[KeyValue] | None, depth: int = 0) -> dict[str, Any]:
+def plain_map(pairs: Sequence[KeyValue] | None, depth: int = 0) -> dict[str, Any]:
     """Attributes as `otlp.values.plain_map` gives those of protobuf."""
     if not pairs:
         return {}
@@ -138,7 +139,7 @@ def _with_characters_only(body: bytes) -> bytes:
     )
 
 
-class _StoredTexts(dict[str, str]):
+class _StoredTexts(dict[Any, str]):
     """Text as it came → as it is stored. Remembers nothing: escaping costs no more."""
 
     def __missing__(self, text: str) -> str:
@@ -148,10 +149,10 @@ class _StoredTexts(dict[str, str]):
 class _StructReader:
     """Reads the parts of structs, which are parsed already."""
 
-    text = _StoredTexts()
+    text: dict[Any, str] = _StoredTexts()
     plain_map = staticmethod(plain_map)
 
-    def attributes(self, pairs: list[KeyValue]) -> tuple[JsonText, GenAiFacts | None]:
+    def attributes(self, pairs: Sequence[KeyValue]) -> tuple[JsonText, GenAiFacts | None]:
         """See PartReader."""
         plain = plain_map(pairs)
         return to_json(plain), read_facts(plain)

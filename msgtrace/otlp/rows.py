@@ -11,7 +11,7 @@ Source: opentelemetry-proto trace.proto, docs/specification.md "Partial Success"
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Any, Protocol
@@ -49,7 +49,7 @@ class PartReader(Protocol):
     `text` maps the text of a span to the text that is stored.
     """
 
-    text: Mapping[Any, str]
+    text: dict[Any, str]
 
     def resource(self, envelope: Message) -> tuple[Content, str]:
         """The resource of a ResourceSpans, and its service as it is stored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from itertools import chain
 from pathlib import Path
@@ -203,6 +204,44 @@ def test_deep_nesting_is_stored_or_malformed_but_never_a_crash(tag: bytes) -> No
             outcomes.append(0)
 
     assert outcomes == [1, 1, 1, 0, 0]
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited field."""
+    return bytes([number << 3 | 2]) + varint(len(content)) + content
+
+
+def test_messages_that_come_in_pieces_add_up() -> None:
+    """Protobuf allows it; see "Last One Wins" in its documentation of the encoding."""
+    whole = span("in pieces", status_code=2, status_message="no").SerializeToString()
+    pieces = (
+        span("in pieces").SerializeToString() + field(15, b"\x18\x02") + field(15, b"\x12\x02no")
+    )
+    resource = request(span()).resource_spans[0].resource.attributes[0].SerializeToString()
+    scope = [field(1, field(1, b"a scope")), field(1, field(2, b"2.0"))]
+
+    def body(span_bytes: bytes, *resource_spans: bytes) -> bytes:
+        return field(
+            1, b"".join([*resource_spans, field(2, b"".join(scope) + field(2, span_bytes))])
+        )
+
+    in_pieces = body(pieces, field(1, field(1, resource)), field(1, b"\x10\x07"))
+    in_one = body(whole, field(1, field(1, resource) + b"\x10\x07"))
+
+    batch = decode_export_request(in_pieces)
+    assert batch == dataclasses.replace(decode_export_request(in_one), body_bytes=batch.body_bytes)
+    assert only(batch)["status_message"] == "no"
+    [stored] = batch.scopes.values()
+    assert stored[2:4] == ("a scope", "2.0")
+
+
+def test_a_request_that_comes_again_is_read_alike() -> None:
+    export = request(
+        span("a", attributes={"k": "v", "n": 1}, trace_state="x=y", status_message="m"),
+        resource={"host.name": "h"},
+    )
+
+    assert decode(export) == decode(export)
 
 
 def test_unknown_fields_are_ignored_at_every_level() -> None:

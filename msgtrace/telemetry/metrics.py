@@ -408,7 +408,7 @@ class WorkerMetrics(MetricSet):
             "msgtrace_workers", "Processes that are to share the ports; absent if there is one."
         )
         self._running = self._gauge(
-            "msgtrace_workers_running", "Processes that serve, of those that are to."
+            "msgtrace_running_workers", "Processes that serve, of those that are to."
         )
         self._restarts = self._counter(
             "msgtrace_worker_restarts_total",

@@ -167,7 +167,7 @@ def test_operators_see_all_workers_whichever_they_reach(shared: RunningProcess) 
             assert {sample.labels["worker"] for sample in received} == {"0", "1"}
             [wanted] = families["msgtrace_workers"].samples
             assert (wanted.labels, wanted.value) == ({}, 2)
-            assert families["msgtrace_workers_running"].samples[0].value == 2
+            assert families["msgtrace_running_workers"].samples[0].value == 2
 
             answer = httpx.get(f"{url}/ready", trust_env=False).json()
             assert answer["status"] == "ready"

@@ -8,6 +8,8 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# How many of all tests run at the same time; most of them wait for a process. With ARGS it is one.
+JOBS ?= 3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
 UV := $(BIN)/uv --quiet --no-config
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
@@ -16,7 +18,7 @@ PROTOS := $(sort $(shell find protos -name '*.proto' 2>/dev/null))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint types fmt check bench torture protos docs lock rehearse sbom build clean
+.PHONY: help setup run test lint types fmt check bench torture protos docs site lock audit rehearse sbom build clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +29,7 @@ run: $(VENV)/.installed-run $(VENV)/.tried-native ## Install if needed, then sta
 	@exec $(BIN)/msgtrace start $(ARGS)
 
 test: $(VENV)/.installed-test $(VENV)/.tried-native ## Run the tests, on SQLite and on a real PostgreSQL
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses $(JOBS) --dist loadgroup)
 
 lint: $(VENV)/.installed-dev ## Check style, import directions and generated code
 	@$(BIN)/ruff check .
@@ -64,6 +66,13 @@ docs: $(VENV)/.installed-test ## Render the settings, metrics and command line i
 		$(BIN)/python -m tests.project.render_$$page > docs/$$page.md.new && \
 		mv docs/$$page.md.new docs/$$page.md || exit 1; \
 	done
+
+site: $(VENV)/.installed-test ## Make a site of docs/ in build/site; a broken link is an error
+	@$(BIN)/zensical build --strict
+
+audit: $(VENV)/.installed-test ## Ask the index's advisories about what the image installs
+	@$(UV) tool run --from 'pip-audit>=2.10,<3' pip-audit --strict --disable-pip --require-hashes \
+		--requirement deploy/lock/runtime.txt
 
 lock: $(VENV)/.installed-test ## Pin what the image installs; ARGS=--upgrade takes newer releases
 	@$(UV) pip compile pyproject.toml $(LOCK) --output-file deploy/lock/runtime.txt $(ARGS)

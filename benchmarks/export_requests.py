@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -32,6 +33,56 @@ def make_requests(count: int, seed: int) -> list[bytes]:
     """`count` serialized requests; the same seed gives the same spans but for their times."""
     rng = random.Random(seed)
     return [_make_request(rng).SerializeToString() for _ in range(count)]
+
+
+class Renewed:
+    """As many requests as are wanted, made from a few: with new trace ids, and with times of now.
+
+    Making one takes a hundredth of the time that `make_requests` takes.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self._templates = [_Template(body) for body in make_requests(count, seed)]
+
+    def take(self, count: int) -> list[bytes]:
+        """The next requests."""
+        now_ns = time.time_ns()
+        return [self._rng.choice(self._templates).renew(self._rng, now_ns) for _ in range(count)]
+
+
+class _Template:
+    """A request, and where in it the ids of its traces and the times of its spans stand."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        [resource_spans] = ExportTraceServiceRequest.FromString(body).resource_spans
+        [scope_spans] = resource_spans.scope_spans
+        self._newest_ns = max(span.start_time_unix_nano for span in scope_spans.spans)
+        self._trace_ids: dict[bytes, list[int]] = {}
+        self._times: list[tuple[int, int, int]] = []
+        place = 0
+        for span in scope_spans.spans:
+            times = struct.pack(
+                "<cQcQ", b"\x39", span.start_time_unix_nano, b"\x41", span.end_time_unix_nano
+            )
+            place = body.index(span.trace_id, place)
+            self._trace_ids.setdefault(span.trace_id, []).append(place)
+            place = body.index(times, place)
+            self._times.append((place, span.start_time_unix_nano, span.end_time_unix_nano))
+
+    def renew(self, rng: random.Random, now_ns: int) -> bytes:
+        body = bytearray(self._body)
+        for places in self._trace_ids.values():
+            trace_id = rng.randbytes(16)
+            for place in places:
+                body[place : place + 16] = trace_id
+        later_ns = now_ns - self._newest_ns
+        for place, start_ns, end_ns in self._times:
+            struct.pack_into(
+                "<cQcQ", body, place, b"\x39", start_ns + later_ns, b"\x41", end_ns + later_ns
+            )
+        return bytes(body)
 
 
 def to_otlp_json(body: bytes) -> bytes:

@@ -1,18 +1,25 @@
 """How fast are spans stored durably, beside what the database does with ready-made rows?
 
     python -m benchmarks.ingest [--requests 400] [--rounds 3] [--databases sqlite,postgres]
+        [--wires grpc,http,json] [--workers 1]
+    python -m benchmarks.ingest --spans 10000000 [--databases postgres]
 
 Requests of 512 spans with ten attributes over 16 connections, from a process of their own. Figures
 are medians of the rounds; the ceilings are measured in each round beside the runs they are compared
 with, because on a shared machine absolute figures drift and ratios hold.
-Also: the time from start to the first accepted span, and resident memory at saturation.
+Also: the time from start to the first accepted span, resident memory at saturation, and the bytes
+that a span takes in the database, indexes and summaries included.
+With --spans: one run over gRPC from an empty database to so many rows, in tenths (`flatness`).
+Each figure that has a goal is printed beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -20,6 +27,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +35,9 @@ import asyncpg
 import psutil
 
 from benchmarks.ceiling import postgres_ceiling, sqlite_ceiling
-from benchmarks.export_requests import make_requests
-from benchmarks.load import http_sender
+from benchmarks.export_requests import SPANS_PER_REQUEST, make_requests
+from benchmarks.goals import Goal, print_goals
+from benchmarks.load import send_one
 from benchmarks.processes import cpu_s, postgres_processes, running_collector, wait_for_port
 from msgtrace.model.units import MIB
 from msgtrace.settings import Settings
@@ -38,6 +47,19 @@ from tests.postgres_server import postgres_server, with_database
 WIRES = ("grpc", "http", "json")
 """gRPC, and HTTP with protobuf and with JSON."""
 
+LEAST_SHARE = 0.4
+"""Of the ceiling, over gRPC."""
+
+TENTHS = 10
+
+_TABLE_BYTES = """
+SELECT sum(pg_total_relation_size(oid)) FROM pg_class
+WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+"""
+
+MOST_BYTES = {"sqlite": 380, "postgres": 450}
+"""A span."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -45,8 +67,20 @@ class Plan:
 
     requests: int
     databases: list[str]
+    wires: list[str]
+    workers: int
     postgres_url: str
     folder: Path
+
+    def workers_for(self, url: str) -> int:
+        """SQLite has one."""
+        return 1 if url.startswith("sqlite") else self.workers
+
+    def new_url(self, database: str, name: str) -> str:
+        """The URL of an empty database."""
+        if database == "sqlite":
+            return f"sqlite:///{self.folder / name}.db"
+        return new_database(self.postgres_url, f"bench_{name}")
 
 
 class Figures:
@@ -59,6 +93,10 @@ class Figures:
         """Add one sample to each column of a row."""
         for column, value in columns.items():
             self._samples[row][column].append(value)
+
+    def has(self, row: str, column: str) -> bool:
+        """Whether there is a sample."""
+        return column in self._samples[row]
 
     def median(self, row: str, column: str) -> float:
         """The median of a row's column."""
@@ -77,18 +115,41 @@ class Figures:
             print(" | ".join([row.ljust(34), *cells]))
 
 
-def main() -> None:
-    """Run all rounds and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run all rounds and print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--databases", default="sqlite,postgres")
-    options = parser.parse_args()
+    parser.add_argument("--wires", default=",".join(WIRES))
+    parser.add_argument("--workers", type=int, default=1, help="collectors before PostgreSQL")
+    parser.add_argument("--spans", type=int, help="rows of the long form")
+    options = parser.parse_args(arguments)
+    databases = options.databases.split(",")
+    with (
+        postgres_server() if "postgres" in databases else contextlib.nullcontext("") as url,
+        tempfile.TemporaryDirectory(prefix="msgtrace-bench-") as folder,
+    ):
+        plan = Plan(
+            options.requests,
+            databases,
+            options.wires.split(","),
+            options.workers,
+            url,
+            Path(folder),
+        )
+        if options.spans:
+            measure_flatness(plan, options.spans)
+        else:
+            _run_rounds(plan, options.rounds)
+
+
+def _run_rounds(plan: Plan, rounds: int) -> None:
     figures = Figures()
-    with postgres_server() as url, tempfile.TemporaryDirectory(prefix="msgtrace-bench-") as folder:
-        for number in range(options.rounds):
-            plan = Plan(options.requests, options.databases.split(","), url, Path(folder))
-            _run_round(plan, number, figures)
+    for number in range(rounds):
+        _run_round(plan, number, figures)
     figures.print(
         {
             "spans/s": ",.0f",
@@ -100,11 +161,23 @@ def main() -> None:
             "p99 ms": ".0f",
             "start s": ".2f",
             "memory MiB": ".0f",
+            "bytes a span": ".0f",
         }
     )
     print(
         "µs: CPU time a span. of reference: jsonb, unique + service index, ready-made binary COPY."
     )
+    print_goals(_goals(figures, plan))
+
+
+def _goals(figures: Figures, plan: Plan) -> Iterator[Goal]:
+    for database in plan.databases:
+        row = f"{database} grpc"
+        if figures.has(row, "of reference"):
+            share = figures.median(row, "of reference")
+            yield Goal(f"{row}, of the ceiling", share, ".0%", at_least=LEAST_SHARE)
+            size = figures.median(row, "bytes a span")
+            yield Goal(f"{row}, bytes a span", size, ".0f", at_most=MOST_BYTES[database])
 
 
 def _run_round(plan: Plan, number: int, figures: Figures) -> None:
@@ -112,8 +185,8 @@ def _run_round(plan: Plan, number: int, figures: Figures) -> None:
     if "sqlite" in plan.databases:
         ceiling = sqlite_ceiling(plan.folder / f"ceiling-{number}.db", plan.requests, seed)
         figures.add("sqlite ready-made rows", **{"spans/s": ceiling})
-        for wire in WIRES:
-            url = f"sqlite:///{plan.folder / f'{wire}-{number}.db'}"
+        for wire in plan.wires:
+            url = plan.new_url("sqlite", f"{wire}{number}")
             rate = _run_case(f"sqlite {wire}", url, wire, plan, seed, figures)
             share = {"of reference": rate / ceiling, "of own table": rate / ceiling}
             figures.add(f"sqlite {wire}", **share)
@@ -122,8 +195,8 @@ def _run_round(plan: Plan, number: int, figures: Figures) -> None:
         own = _postgres_ceiling(plan, "spans", f"o{number}", seed)
         figures.add("postgres ready-made, reference", **{"spans/s": reference})
         figures.add("postgres ready-made, own table", **{"spans/s": own})
-        for wire in WIRES:
-            url = new_database(plan.postgres_url, f"bench_{wire}{number}")
+        for wire in plan.wires:
+            url = plan.new_url("postgres", f"{wire}{number}")
             rate = _run_case(f"postgres {wire}", url, wire, plan, seed, figures)
             share = {"of reference": rate / reference, "of own table": rate / own}
             figures.add(f"postgres {wire}", **share)
@@ -131,9 +204,9 @@ def _run_round(plan: Plan, number: int, figures: Figures) -> None:
 
 def _run_case(name: str, url: str, wire: str, plan: Plan, seed: int, figures: Figures) -> float:
     started_at = time.perf_counter()
-    with running_collector(url) as (collector, ports):
+    with running_collector(url, workers=plan.workers_for(url)) as (collector, ports):
         wait_for_port(ports["http"])
-        assert http_sender(ports["http"])(make_requests(1, seed + 1)[0])
+        assert send_one(ports["http"], make_requests(1, seed + 1)[0])
         start_s = time.perf_counter() - started_at
         servers = postgres_processes(url)
         before = cpu_s(collector), sum(map(cpu_s, servers))
@@ -155,9 +228,55 @@ def _run_case(name: str, url: str, wire: str, plan: Plan, seed: int, figures: Fi
             "p99 ms": result["p99_ms"],
             "start s": start_s,
             "memory MiB": max(peak_bytes) / MIB,
+            "bytes a span": database_bytes(url) / (spans + SPANS_PER_REQUEST),
         },
     )
     return spans / result["seconds"]
+
+
+def measure_flatness(plan: Plan, spans: int) -> None:
+    """Fill each database up to so many rows and print the rate of each tenth."""
+    requests = spans // SPANS_PER_REQUEST // TENTHS
+    for database in plan.databases:
+        url = plan.new_url(database, "flat")
+        rates = []
+        with running_collector(url, workers=plan.workers_for(url)) as (_, ports):
+            wait_for_port(ports["grpc"])
+            for tenth in range(TENTHS):
+                result = run_load("grpc", ports["grpc"], requests, seed=tenth)
+                if result["refused"]:
+                    raise RuntimeError(f"{result['refused']} requests were refused")
+                rates.append(result["spans"] / result["seconds"])
+                rows = (tenth + 1) * requests * SPANS_PER_REQUEST
+                print(f"{database}: up to {rows:,} rows, {rates[-1]:,.0f} spans/s", flush=True)
+        size = database_bytes(url) / (TENTHS * requests * SPANS_PER_REQUEST)
+        print_goals(
+            [
+                Goal(
+                    f"{database}, last tenth of first", rates[-1] / rates[0], ".0%", at_least=0.85
+                ),
+                Goal(f"{database}, bytes a span", size, ".0f", at_most=MOST_BYTES[database]),
+            ]
+        )
+
+
+def database_bytes(url: str) -> int:
+    """What the database takes on disk; PostgreSQL's without its catalogue."""
+    if url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+            pages, page_bytes = connection.execute(
+                "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size"
+            ).fetchone()
+            return int(pages * page_bytes)
+
+    async def ask() -> int:
+        connection = await asyncpg.connect(url)
+        try:
+            return int(await connection.fetchval(_TABLE_BYTES))
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
 
 
 def run_load(

@@ -10,6 +10,7 @@ come or not; times then count from the moment at which a request was due.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import itertools
 import json
@@ -21,9 +22,12 @@ from collections.abc import Callable
 
 import grpc
 
-from benchmarks.export_requests import SPANS_PER_REQUEST, make_requests, to_otlp_json
+from benchmarks.export_requests import SPANS_PER_REQUEST, Renewed, to_otlp_json
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+TEMPLATES = 200
+"""Requests that are made from nothing; more are made from these."""
 
 Send = Callable[[bytes], bool]
 """Sends one request; returns whether it was accepted."""
@@ -40,7 +44,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.0, help="requests a second; 0: no limit")
     options = parser.parse_args()
     bodies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    for body in make_requests(options.requests, options.seed):
+    requests = Renewed(min(options.requests, TEMPLATES), options.seed)
+    for body in requests.take(options.requests):
         bodies.put(to_otlp_json(body) if options.wire == "json" else body)
     senders = [SENDERS[options.wire](options.port) for _ in range(options.connections)]
     print("ready", flush=True)
@@ -103,18 +108,25 @@ def grpc_sender(port: int) -> Send:
     return send
 
 
+def send_one(port: int, body: bytes) -> bool:
+    """Send one request over an HTTP connection that is then closed."""
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    ) as connection:
+        return _post(connection, body, "application/x-protobuf")
+
+
 def http_sender(port: int, media_type: str = "application/x-protobuf") -> Send:
     """A sender over an HTTP connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    headers = {"Content-Type": media_type}
+    return lambda body: _post(connection, body, media_type)
 
-    def send(body: bytes) -> bool:
-        connection.request("POST", "/v1/traces", body, headers)
-        response = connection.getresponse()
-        response.read()
-        return response.status == http.client.OK
 
-    return send
+def _post(connection: http.client.HTTPConnection, body: bytes, media_type: str) -> bool:
+    connection.request("POST", "/v1/traces", body, {"Content-Type": media_type})
+    response = connection.getresponse()
+    response.read()
+    return response.status == http.client.OK
 
 
 SENDERS: dict[str, Callable[[int], Send]] = {

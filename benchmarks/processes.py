@@ -16,7 +16,9 @@ import psutil
 
 
 @contextlib.contextmanager
-def running_collector(database_url: str) -> Iterator[tuple[psutil.Process, dict[str, int]]]:
+def running_collector(
+    database_url: str, *, workers: int = 1
+) -> Iterator[tuple[psutil.Process, dict[str, int]]]:
     """A collector on free ports of loopback; yields the process and its ports by wire."""
     ports = {"grpc": free_port(), "http": free_port()}
     environment = os.environ | {
@@ -24,6 +26,7 @@ def running_collector(database_url: str) -> Iterator[tuple[psutil.Process, dict[
         "MSGTRACE_GRPC_PORT": str(ports["grpc"]),
         "MSGTRACE_HTTP_PORT": str(ports["http"]),
         "MSGTRACE_LOG_LEVEL": "warning",
+        "MSGTRACE_WORKERS": str(workers),
     }
     with tempfile.TemporaryDirectory(prefix="msgtrace-spill-") as spill:
         if not database_url.startswith("sqlite"):

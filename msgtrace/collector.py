@@ -22,11 +22,12 @@ from msgtrace.settings import NO_SPILL, Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
 from msgtrace.telemetry.endpoints import OperatorView
-from msgtrace.telemetry.health import Readiness, queue_problem, unless
+from msgtrace.telemetry.health import Problem, Readiness, queue_problem, unless
 from msgtrace.telemetry.logs import log_started
 from msgtrace.telemetry.metrics import CollectorMetrics
 from msgtrace.telemetry.process import ProcessTelemetry
 from msgtrace.tls import ServerTls, open_tls
+from msgtrace.workers.member import Member, listening
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,9 @@ async def serve_collector(
     telemetry: ProcessTelemetry,
     tls: ServerTls | None,
     stop: StopRequest,
+    member: Member | None = None,
 ) -> AsyncIterator[Collector]:
-    """Serve OTLP into `storage`, on plain ports without `tls`.
+    """Serve OTLP into `storage`, on plain ports without `tls`, as one of several if a member.
 
     On leaving: it says that it is not ready, the ports close, what was read is answered, the
     batcher drains.
@@ -68,14 +70,18 @@ async def serve_collector(
             budget=ByteBudget(settings.max_inflight_bytes),
             metrics=metrics,
         )
-        readiness = Readiness(
+        problems: tuple[Problem, ...] = (
             unless(pipeline.replaces_database, telemetry.probe.problem),
             queue_problem(pipeline.queued_bytes, settings.max_queued_bytes),
         )
+        if member is not None:
+            member.shows(problems, pipeline.describe, telemetry.registry)
+            problems = (*problems, member.problem)
+        readiness = Readiness(*problems)
         discards_others = settings.other_signals == "discard"
         receiver = create_receiver(
             export,
-            OperatorView(readiness, telemetry.registry, pipeline.describe),
+            OperatorView(readiness, telemetry.registry, pipeline.describe, member),
             discards_others=discards_others,
             cors_origins=settings.otlp_cors_origins,
         )
@@ -85,6 +91,7 @@ async def serve_collector(
                 settings.host,
                 settings.grpc_port,
                 stop=stop,
+                shares_port=member is not None,
                 discards_others=discards_others,
                 more_services=[health_service(readiness)],
                 credentials=tls.grpc_credentials() if tls else None,
@@ -95,6 +102,7 @@ async def serve_collector(
                 settings.http_port,
                 "MSGTRACE_HTTP_PORT",
                 stop=stop,
+                shares_port=member is not None,
                 tls=tls.http_context if tls else None,
             ) as http_port,
             readiness.watched(),
@@ -107,13 +115,15 @@ def open_collector_storage(settings: Settings) -> AbstractAsyncContextManager[St
     return open_storage(settings, waits=settings.spill_dir == NO_SPILL)
 
 
-async def run_collector(settings: Settings) -> None:
+async def run_collector(settings: Settings, member: Member | None = None) -> None:
     """Serve OTLP until asked to stop. Raises ConfigError if it cannot start."""
-    async with stop_request() as stop:
+    async with stop_request() as stop, listening(member, stop.ensure):
         async with (
             open_tls(settings) as tls,
             open_collector_storage(settings) as storage,
-            serve_collector(settings, storage, ProcessTelemetry(storage), tls, stop) as collector,
+            serve_collector(
+                settings, storage, ProcessTelemetry(storage), tls, stop, member
+            ) as collector,
         ):
             log_started(
                 settings,
@@ -122,6 +132,8 @@ async def run_collector(settings: Settings) -> None:
                 grpc_port=collector.grpc_port,
                 http_port=collector.http_port,
             )
+            if member is not None:
+                member.say_serving()
             await stop.wait()
             logger.info("stopping")
         logger.info("stopped", extra=collector.totals())

@@ -19,6 +19,7 @@ from msgtrace.telemetry.logs import log_started
 from msgtrace.telemetry.metrics import QueryMetrics
 from msgtrace.telemetry.process import ProcessTelemetry
 from msgtrace.tls import ServerTls, open_tls
+from msgtrace.workers.member import Member
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +32,14 @@ async def serve_query(
     tls: ServerTls | None,
     stop: StopRequest,
     extra_routes: Sequence[BaseRoute] = (),
+    member: Member | None = None,
 ) -> AsyncIterator[int]:
     """Serve the query API, and `extra_routes` beside it; yields the port, plain without `tls`."""
-    readiness = Readiness(telemetry.probe.problem)
+    others = () if member is None else (member.problem,)
+    readiness = Readiness(telemetry.probe.problem, *others)
     app = create_app(
         storage,
-        operator=OperatorView(readiness, telemetry.registry),
+        operator=OperatorView(readiness, telemetry.registry, whole=member),
         metrics=QueryMetrics(telemetry.registry),
         cors_origins=settings.cors_origins,
         extra_routes=extra_routes,
@@ -48,6 +51,7 @@ async def serve_query(
             settings.port,
             "MSGTRACE_PORT",
             stop=stop,
+            shares_port=member is not None,
             tls=tls.http_context if tls else None,
         ) as port,
         readiness.watched(),

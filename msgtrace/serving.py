@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import errno
 import logging
 import os
 import signal
@@ -18,7 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from msgtrace.connections import BoundedConnection, ConnectionClock, HttpLimits
-from msgtrace.errors import PortUnavailable
+from msgtrace.ports import bind_port
 
 if sys.platform != "win32":
     import resource
@@ -54,15 +53,17 @@ async def serve_asgi(
     variable: str,
     *,
     stop: StopRequest,
+    shares_port: bool = False,
     tls: ssl.SSLContext | None = None,
     limits: HttpLimits = HttpLimits(),  # noqa: B008 - immutable
 ) -> AsyncIterator[int]:
     """Serve an application over HTTP/1.1, within TLS if there is a context; yields the port.
 
     It stops when `stop` is made, or on leaving: requests under way are answered first.
-    variable: the setting that names the port, for the error. Raises PortUnavailable.
+    variable: the setting that names the port, for the error. shares_port: with the other workers of
+    a supervisor. Raises PortUnavailable.
     """
-    listener = _bind(host, port, variable)
+    listener = bind_port(host, port, variable, is_shared=shares_port)
     server = _Server(
         limits,
         tls,
@@ -135,6 +136,11 @@ class StopRequest:
         """Call it at the moment of the request: what is to stop stops at the same time."""
         self._callbacks.append(callback)
 
+    def ensure(self) -> None:
+        """Ask this process to stop, unless it was asked already."""
+        if not self.was_made:
+            self.make()
+
     async def wait(self) -> None:
         """Return when the process is asked."""
         self._is_awaited = True
@@ -150,22 +156,6 @@ class StopRequest:
             callback()
         if not self._is_awaited and self._task is not None:
             self._task.cancel()
-
-
-def require_bindable(host: str, port: int, variable: str) -> None:
-    """Raise PortUnavailable, with the reason, if a server could not listen there.
-
-    For gRPC, which gives no reason itself and writes a line of its own to standard error.
-    """
-    _bind(host, port, variable).close()
-
-
-def port_in_use(host: str, port: int, variable: str) -> str:
-    """The sentence for a port that cannot be bound."""
-    return (
-        f"port {port} on {host} is taken by another program;"
-        f" stop it, or choose another port with {variable}"
-    )
 
 
 class _Server(uvicorn.Server):
@@ -231,19 +221,3 @@ def _connections_allowed() -> int:
         return _OPEN_FILES
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _OPEN_FILES if soft == resource.RLIM_INFINITY else max(1, soft // _SHARE_OF_OPEN_FILES)
-
-
-def _bind(host: str, port: int, variable: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortUnavailable(port_in_use(host, port, variable)) from error
-        raise PortUnavailable(
-            f"cannot listen on {host}, port {port} ({variable}): {error.strerror or error}"
-        ) from error
-    return listener

@@ -100,6 +100,11 @@ class Settings:
     grpc_port: int = _setting(4317, "Port of OTLP/gRPC.", valid=_PORTS)
     http_port: int = _setting(4318, "Port of OTLP/HTTP.", valid=_PORTS)
     port: int = _setting(4321, "Port of the query service.", valid=_PORTS)
+    workers: int = _setting(
+        1,
+        "Collector processes that share the ports; more than one needs PostgreSQL, and Linux.",
+        valid=(1, 64),
+    )
     tls_cert_file: str = _setting(
         "", "PEM file with the certificate of all ports and its chain; plain ports without it."
     )

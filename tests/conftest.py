@@ -21,7 +21,7 @@ from tests.postgres_server import (
 
 BACKENDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 
-_TEMPLATE = "msgtrace_template"
+_TEMPLATE = f"msgtrace_template_{os.getpid()}"
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def postgres_admin_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_admin_url: str) -> str:
+def postgres_template(postgres_admin_url: str) -> Iterator[str]:
     """A migrated database that each test clones; cloning is much faster than migrating."""
     execute_each(
         postgres_admin_url, f"DROP DATABASE IF EXISTS {_TEMPLATE}", f"CREATE DATABASE {_TEMPLATE}"
@@ -50,7 +50,8 @@ def postgres_template(postgres_admin_url: str) -> str:
     asyncio.run(
         migrate_database(Settings(database_url=with_database(postgres_admin_url, _TEMPLATE)))
     )
-    return _TEMPLATE
+    yield _TEMPLATE
+    execute_each(postgres_admin_url, f"DROP DATABASE {_TEMPLATE}")
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ DELETE_TIMEOUT_S = 600.0  # a deletion goes through every matching span
 MAX_REPLY_BYTES = 1024 * MIB
 
 _CHUNK_BYTES = 256 * KIB
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not listened on
 
 Reply = TypeVar("Reply")
 
@@ -84,7 +84,7 @@ class QueryService:
 
     def _call(self, method: str, path: str, parameters: Parameters) -> bytes:
         query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
-        request = urllib.request.Request(
+        request = urllib.request.Request(  # noqa: S310 - service_options takes http and https only
             f"{self.url}{path}{query}",
             method=method,
             headers={"Accept": "application/json", "User-Agent": "msgtrace"},

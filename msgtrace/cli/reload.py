@@ -78,7 +78,7 @@ def _stop_on_signals(stop: threading.Event) -> None:
 
 
 def _start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command(arguments))
+    return subprocess.Popen(command(arguments))  # noqa: S603 - this program, started again
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -32,9 +32,11 @@ def start(source: SettingsSource, reloads: bool) -> None:
         _supervise(["start", *source.arguments()])
         return
     _start_log(settings)
+    if settings.workers > 1:
+        _supervise_workers("start", settings)
     from msgtrace.cli.start import run_all  # noqa: PLC0415 - loads every server
 
-    _run(run_all(settings))
+    run_service(run_all(settings))
 
 
 @click.command()
@@ -43,9 +45,11 @@ def collector(source: SettingsSource) -> None:
     """Receive OTLP over gRPC and HTTP and store it."""
     settings = source.read()
     _start_log(settings)
+    if settings.workers > 1:
+        _supervise_workers("collector", settings)
     from msgtrace.collector import run_collector  # noqa: PLC0415 - loads grpc and the drivers
 
-    _run(run_collector(settings))
+    run_service(run_collector(settings))
 
 
 @click.command()
@@ -57,6 +61,7 @@ def collector(source: SettingsSource) -> None:
         "max_queued_bytes",
         "max_batch_bytes",
         "max_dead_letter_bytes",
+        "workers",
     )
 )
 def query(source: SettingsSource) -> None:
@@ -65,7 +70,7 @@ def query(source: SettingsSource) -> None:
     _start_log(settings)
     from msgtrace.query_service import run_query_service  # noqa: PLC0415 - loads the web server
 
-    _run(run_query_service(settings))
+    run_service(run_query_service(settings))
 
 
 def _start_log(settings: Settings) -> None:
@@ -86,7 +91,13 @@ def _supervise(arguments: Sequence[str]) -> None:
     supervise(arguments)
 
 
-def _run(service: Coroutine[Any, Any, None]) -> None:
+def _supervise_workers(service: str, settings: Settings) -> NoReturn:
+    from msgtrace.workers.supervisor import supervise  # noqa: PLC0415 - queries need none
+
+    raise SystemExit(asyncio.run(supervise(service, settings)))
+
+
+def run_service(service: Coroutine[Any, Any, None]) -> None:
     """Run on uvloop where it exists: it is not made for Windows."""
     from msgtrace.serving import raise_open_file_limit  # noqa: PLC0415 - loads the web server
 

@@ -14,6 +14,7 @@ from msgtrace.settings import Settings, mask_password
 from msgtrace.telemetry.logs import log_started
 from msgtrace.telemetry.process import ProcessTelemetry
 from msgtrace.tls import open_tls
+from msgtrace.workers.member import Member, listening
 
 logger = logging.getLogger(__name__)
 
@@ -30,28 +31,36 @@ Point any OpenTelemetry exporter at it:
 Ctrl-C stops it.
 """
 
-_ANY_ADDRESS = ("0.0.0.0", "::")
+_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
-async def run_all(settings: Settings) -> None:
+async def run_all(settings: Settings, member: Member | None = None) -> None:
     """Serve everything until asked to stop.
 
     Exports are also taken on the query port, so that one port is enough for a client. Raises
     ConfigError if it cannot start.
     """
-    async with stop_request() as stop:
+    async with stop_request() as stop, listening(member, stop.ensure):
         async with open_tls(settings) as tls, open_collector_storage(settings) as storage:
             telemetry = ProcessTelemetry(storage)
-            async with serve_collector(settings, storage, telemetry, tls, stop) as collector:
+            async with serve_collector(
+                settings, storage, telemetry, tls, stop, member
+            ) as collector:
                 routes = export_routes(collector.export, STANDARD_PATH, SDK_PATH)
-                async with serve_query(settings, storage, telemetry, tls, stop, routes) as port:
-                    _announce(settings, storage.backend, collector, port)
+                async with serve_query(
+                    settings, storage, telemetry, tls, stop, routes, member
+                ) as port:
+                    _announce(settings, storage.backend, collector, port, member)
+                    if member is not None:
+                        member.say_serving()
                     await stop.wait()
                     logger.info("stopping")
         logger.info("stopped", extra=collector.totals())
 
 
-def _announce(settings: Settings, database: str, collector: Collector, port: int) -> None:
+def _announce(
+    settings: Settings, database: str, collector: Collector, port: int, member: Member | None
+) -> None:
     log_started(
         settings,
         "start",
@@ -60,7 +69,7 @@ def _announce(settings: Settings, database: str, collector: Collector, port: int
         http_port=collector.http_port,
         port=port,
     )
-    if settings.log_format == "console":
+    if settings.log_format == "console" and (member is None or member.is_first):
         click.echo(_welcome(settings, collector, port), err=True)
 
 

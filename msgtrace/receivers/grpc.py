@@ -14,11 +14,12 @@ import grpc
 
 from msgtrace.errors import InvalidSetting, PortUnavailable, SignalNotStored
 from msgtrace.otlp.encode import encode_retry_info, encode_status
+from msgtrace.ports import port_in_use, require_bindable
 from msgtrace.receivers.encoding import PROTOBUF
 from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.other_signals import SIGNALS, Signal, discard
 from msgtrace.receivers.status import Answer, refuse
-from msgtrace.serving import STOP_GRACE_S, StopRequest, port_in_use, require_bindable
+from msgtrace.serving import STOP_GRACE_S, StopRequest
 from msgtrace.telemetry.metrics import CollectorMetrics
 
 WIRE = "grpc"
@@ -44,17 +45,20 @@ async def serve_grpc(
     port: int,
     *,
     stop: StopRequest,
+    shares_port: bool = False,
     discards_others: bool = False,
     more_services: Sequence[grpc.GenericRpcHandler] = (),
     credentials: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[int]:
     """Serve OTLP/gRPC; yields the port. On leaving, calls that were read are answered first.
 
-    credentials: for TLS; a plain port without them.
+    credentials: for TLS; a plain port without them. shares_port: with the other workers of a
+    supervisor.
     Raises PortUnavailable, and InvalidSetting for a certificate that gRPC cannot use.
     """
-    require_bindable(host, port, "MSGTRACE_GRPC_PORT")
-    server = grpc.aio.server(options=_options(export.max_request_bytes))
+    if not shares_port:
+        require_bindable(host, port, "MSGTRACE_GRPC_PORT")
+    server = grpc.aio.server(options=_options(export.max_request_bytes, shares_port))
     others = [_other_service(export, signal, discards_others) for signal in SIGNALS]
     server.add_generic_rpc_handlers([_trace_service(export), *others, *more_services])
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -78,13 +82,13 @@ async def serve_grpc(
         await asyncio.gather(server.stop(STOP_GRACE_S), *stopping)
 
 
-def _options(max_request_bytes: int) -> list[tuple[str, int]]:
+def _options(max_request_bytes: int, shares_port: bool) -> list[tuple[str, int]]:
     return [
         # Also ends inflating at the limit. gRPC's own default of 4 MiB is less than one long prompt
         # may need.
         ("grpc.max_receive_message_length", max_request_bytes),
         # A second collector on the same port must fail, not share it in silence.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shares_port)),
         # Exporters ping every 10 s; gRPC's defaults would cut them off with GOAWAY too_many_pings.
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),

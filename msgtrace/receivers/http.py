@@ -162,7 +162,8 @@ def _error_response(request: Request, answer: Answer) -> Response:
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+    if not isinstance(error, HTTPException):
+        raise error
     code = _HTTP_CODES.get(error.status_code, grpc.StatusCode.INVALID_ARGUMENT)
     asked = f"{request.method} {request.url.path[:200]}"
     message = f"{error.detail}: {asked}; exports go to POST {STANDARD_PATH}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.requests import Request
@@ -19,14 +19,22 @@ from msgtrace.telemetry.health import Readiness
 from msgtrace.telemetry.metrics import VERSION
 
 
+class Whole(Protocol):
+    """What several processes that share their ports show together; see `workers.member`."""
+
+    async def describe(self) -> Mapping[str, Any]: ...  # noqa: D102 - explained there
+    async def metrics(self) -> bytes: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorView:
-    """What there is to see of a running process."""
+    """What there is to see of a running process, or of the whole that it is a part of."""
 
     readiness: Readiness
     registry: CollectorRegistry
     details: Callable[[], Mapping[str, Any]] = dict
     """What /ready says beside its verdict."""
+    whole: Whole | None = None
 
 
 async def get_health(request: Request) -> JSONResponse:
@@ -38,16 +46,17 @@ async def get_ready(request: Request) -> JSONResponse:
     """GET /ready: 200 if the process can do its work, else 503 with the reasons."""
     view = _view(request)
     reasons = await view.readiness.reasons()
+    details = view.details() if view.whole is None else await view.whole.describe()
     if reasons:
-        return JSONResponse({"status": "not ready", "reasons": reasons, **view.details()}, 503)
-    return JSONResponse({"status": "ready", **view.details()})
+        return JSONResponse({"status": "not ready", "reasons": reasons, **details}, 503)
+    return JSONResponse({"status": "ready", **details})
 
 
 async def get_metrics(request: Request) -> Response:
     """GET /metrics: all metrics of the process in Prometheus' text format."""
-    return Response(
-        generate_latest(_view(request).registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-    )
+    view = _view(request)
+    page = generate_latest(view.registry) if view.whole is None else await view.whole.metrics()
+    return Response(page, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 OPERATOR_ENDPOINTS: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -63,6 +72,5 @@ def operator_routes() -> list[Route]:
 
 
 def _view(request: Request) -> OperatorView:
-    view = request.app.state.operator
-    assert isinstance(view, OperatorView)
+    view: OperatorView = request.app.state.operator
     return view

@@ -31,10 +31,15 @@ _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"
 logger = logging.getLogger(__name__)
 
 
-def configure_logging(settings: Settings) -> None:
-    """Log to standard error as the settings say; standard output stays free for results."""
+def configure_logging(settings: Settings, *, worker: int | None = None) -> None:
+    """Log to standard error as the settings say; standard output stays free for results.
+
+    worker: its number, which each line then carries, if the process is one of several.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else ConsoleFormatter())
+    if worker is not None:
+        handler.addFilter(_WorkerNumber(worker))
     handler.addFilter(RepeatLimit(handler))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     # Its lines about starting and stopping say what ours say, once for each port.
@@ -55,6 +60,17 @@ def log_started(settings: Settings, service: str, database: str, **ports: int) -
             **ports,
         },
     )
+
+
+class _WorkerNumber(logging.Filter):
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Give the record its worker."""
+        record.worker = self._number
+        return True
 
 
 class RepeatLimit(logging.Filter):

@@ -406,6 +406,29 @@ class DatabaseMetrics(MetricSet):
         self._in_use.labels(pool).set_function(in_use)
 
 
+class WorkerMetrics(MetricSet):
+    """The processes that share the ports, where there are several."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        super().__init__(registry)
+        self._wanted = self._gauge(
+            "msgtrace_workers", "Processes that are to share the ports; absent if there is one."
+        )
+        self._running = self._gauge(
+            "msgtrace_running_workers", "Processes that serve, of those that are to."
+        )
+        self._restarts = self._counter(
+            "msgtrace_worker_restarts_total",
+            "Processes that ended by themselves and were replaced.",
+        )
+
+    def set_workers(self, *, wanted: int, running: int, restarts: int) -> None:
+        """The supervisor was asked."""
+        self._wanted.set(wanted)
+        self._running.set(running)
+        self._restarts.inc(restarts)
+
+
 class BuildMetrics(MetricSet):
     """What is running."""
 
@@ -434,7 +457,14 @@ def create_registry(database: str) -> CollectorRegistry:
 
 def declarations() -> Mapping[str, Declaration]:
     """Every metric that any process of msgtrace may show, by name."""
-    sets = (CollectorMetrics(), SpillMetrics(), QueryMetrics(), DatabaseMetrics(), BuildMetrics())
+    sets = (
+        CollectorMetrics(),
+        SpillMetrics(),
+        QueryMetrics(),
+        DatabaseMetrics(),
+        WorkerMetrics(),
+        BuildMetrics(),
+    )
     return {each.name: each for metrics in sets for each in metrics.declarations}
 
 

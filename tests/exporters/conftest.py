@@ -28,10 +28,11 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of this folder."""
+    """Mark every test of this folder; where tests run side by side, one process builds all."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.exporters)
+            item.add_marker(pytest.mark.xdist_group("exporters"))
 
 
 @pytest.fixture(scope="session")

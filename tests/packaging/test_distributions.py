@@ -10,7 +10,11 @@ import pytest
 
 from tests.packaging.conftest import ROOT, Built
 
-pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.packaging,
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("packaging"),
+]
 
 NAMES_OF_THE_SDK = ("msgtrace/__init__.py", "msgtrace/version.py", "msgtrace/sdk/")
 

@@ -12,7 +12,11 @@ from tests.packaging.conftest import ROOT, Built
 from tests.packaging.environment import Environment
 from tests.packaging.test_distributions import migrations, sources
 
-pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.packaging,
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("packaging"),
+]
 
 NOT_IMPORTED = {
     "msgtrace.__main__",  # runs the program

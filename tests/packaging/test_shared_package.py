@@ -17,7 +17,11 @@ import pytest
 from tests.packaging.conftest import Built
 from tests.packaging.environment import Environment
 
-pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.packaging,
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("packaging"),
+]
 
 OURS, SDK = "msgtrace", "msgtrace-sdk"
 MODULES = {"msgtrace.errors": OURS, "msgtrace.model.span": OURS, "msgtrace.sdk": SDK}

@@ -13,7 +13,7 @@ from tests.project.render_metrics import ALARMS, render
 ROOT = Path(__file__).parents[2]
 METRICS = [pytest.param(each, id=each.name) for each in declarations().values()]
 
-UNITS = ("_total", "_seconds", "_bytes", "_spans", "_requests", "_letters", "_info")
+UNITS = ("_total", "_seconds", "_bytes", "_spans", "_requests", "_letters", "_workers", "_info")
 WITHOUT_UNIT = {
     "msgtrace_database_answers",
     "msgtrace_database_connections",

@@ -13,8 +13,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-EXCUSED = {"msgtrace/cli/reload.py": "watchfiles"}
-"""Modules that serve development, and what the test extra brings for them."""
+EXCUSED = {
+    "msgtrace/cli/reload.py": "watchfiles",
+    "msgtrace/otlp/native.py": "msgtrace-native",
+}
+"""Modules that a bare install does without, and what an extra brings for them."""
 
 
 def declared() -> set[str]:

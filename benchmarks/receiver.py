@@ -1,36 +1,40 @@
 """How soon is a small request acknowledged, and what do hostile ones cost?
 
-    python -m benchmarks.receiver [--seconds 3]
+    python -m benchmarks.receiver [--seconds 3] [--attacks gzip]
 
 One-span requests at 1, 16 and 256 connections: requests/s and acknowledgement times, protobuf
-beside JSON over HTTP and protobuf over gRPC. Then attacks from a process of their own, with a
-well-behaved client beside them: peak resident memory of the collector, and the client's
-acknowledgement p99. SQLite; the machine is shared by all of them.
+beside JSON over HTTP and protobuf over gRPC. Then attacks from a process of their own over either
+wire, with a well-behaved client on each wire beside them: peak resident memory of the collector,
+and the clients' acknowledgement p99, a wait for a second try included, beside the goals. SQLite;
+the machine is shared by all of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
 import json
 import os
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import grpc
 
+from benchmarks.attacks import ATTACKS, PROTOBUF_HEADERS
 from benchmarks.ingest import sampled_memory
 from benchmarks.load import EXPORT
 from benchmarks.processes import running_collector, wait_for_port
-from msgtrace.model.units import MIB
 
 CONNECTIONS = (1, 16, 256)
-ATTACKERS = 100
+PAUSE_S = 0.02
+CALM_S = 2.0
+"""Before an attack, for comparison."""
+
+GOAL_MB = 400
+GOAL_P99_MS = 500
 
 Send = Callable[[], Awaitable[int]]
 """Sends one request over a connection of its own; returns the HTTP status, 200 for success."""
@@ -93,7 +97,6 @@ def json_body() -> bytes:
     return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
 
 
-PROTOBUF_HEADERS = "Content-Type: application/x-protobuf"
 JSON_HEADERS = "Content-Type: application/json"
 
 WIRES = {
@@ -128,111 +131,103 @@ async def measure_small(ports: dict[str, int], seconds: float) -> None:
 
 def percentiles_ms(took_s: list[float]) -> tuple[float, float]:
     """p50 and p99 in milliseconds."""
-    ranked = sorted(took_s)
+    ranked = sorted(took_s) or [0.0]
     return ranked[len(ranked) // 2] * 1e3, ranked[len(ranked) * 99 // 100] * 1e3
 
 
-def empty_links() -> bytes:
-    """64 MiB of links of two bytes each, which parsed would take 20 GB."""
-    content = b"\x6a\x00" * (32 * MIB - 32)
-    for tag in (b"\x12", b"\x12", b"\x0a"):
-        size = len(content)
-        length = bytes([size & 127 | 128, size >> 7 & 127 | 128, size >> 14 & 127 | 128])
-        content = tag + length + bytes([size >> 21]) + content
-    return content
+class Neighbour:
+    """A well-behaved client: one span every 20 ms, sent again in a second if it is told so."""
+
+    def __init__(self) -> None:
+        self.calm_s: list[float] = []
+        self.took_s: list[float] = []
+        self.refused = 0
+
+    async def run(self, send: Send) -> None:
+        """Until cancelled."""
+        while True:
+            started = time.perf_counter()
+            while not await self._is_taken(send):
+                self.refused += 1
+                await asyncio.sleep(1)
+            self.took_s.append(time.perf_counter() - started)
+            await asyncio.sleep(PAUSE_S)
+
+    async def _is_taken(self, send: Send) -> bool:
+        try:
+            return await send() == 200
+        except grpc.aio.AioRpcError:
+            return False
 
 
-def huge_attribute() -> bytes:
-    """A valid request of nearly 64 MiB: one span with one attribute."""
-    from tests.batches import request, span  # noqa: PLC0415 - only this attack needs it
-
-    return request(span("huge", attributes={"text": "x" * (64 * MIB - 400)})).SerializeToString()
-
-
-ATTACKS: dict[str, Callable[[], tuple[str, bytes]]] = {
-    "garbage of 64 MiB": lambda: (PROTOBUF_HEADERS, os.urandom(64 * MIB)),
-    "one attribute of 64 MiB": lambda: (PROTOBUF_HEADERS, huge_attribute()),
-    "empty links of 64 MiB": lambda: (PROTOBUF_HEADERS, empty_links()),
-    "gzip bomb of 1 GiB": lambda: (
-        f"{PROTOBUF_HEADERS}\r\nContent-Encoding: gzip",
-        gzip.compress(bytes(1024 * MIB), 1),
-    ),
-}
-
-
-async def attack(port: int, headers: str, body: bytes) -> int:
-    """One attacker; returns the status it got, 0 for a closed connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = (
-        f"POST /v1/traces HTTP/1.1\r\nHost: x\r\n{headers}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    try:
-        writer.write(head.encode())
-        for start in range(0, len(body), MIB):
-            writer.write(body[start : start + MIB])
-            await writer.drain()
-        return await read_status(reader)
-    except (OSError, asyncio.IncompleteReadError):
-        return 0
-    finally:
-        writer.close()
-
-
-async def attack_all(port: int, headers: str, body: bytes) -> list[int]:
-    """All attackers at once."""
-    return await asyncio.gather(*(attack(port, headers, body) for _ in range(ATTACKERS)))
-
-
-async def measure_attack(name: str, port: int) -> tuple[dict[str, int], list[float]]:
-    """Statuses of the attackers, and the times of a well-behaved client beside them."""
+async def measure_attack(
+    name: str, wire: str, ports: dict[str, int]
+) -> tuple[dict[str, int], dict[str, Neighbour]]:
+    """Answers to the attackers, and what became of a neighbour on each wire."""
     attackers = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.receiver", "--attack", name, "--port", str(port)),
+        *(sys.executable, "-m", "benchmarks.attacks", name, wire, str(ports[wire])),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     assert attackers.stdout is not None
     await attackers.stdout.readline()
-    send = await http_sender(port, protobuf_body, PROTOBUF_HEADERS)
-    took_s: list[float] = []
-    client = asyncio.create_task(offer(send, took_s, time.perf_counter() + 600))
+    neighbours = {"http": Neighbour(), "grpc": Neighbour()}
+    senders = {
+        "http": await http_sender(ports["http"], protobuf_body, PROTOBUF_HEADERS),
+        "grpc": await grpc_sender(ports["grpc"], protobuf_body, ""),
+    }
+    running = [asyncio.create_task(neighbours[each].run(send)) for each, send in senders.items()]
+    await asyncio.sleep(CALM_S)
+    for neighbour in neighbours.values():
+        neighbour.calm_s, neighbour.took_s = neighbour.took_s, []
     answers, _ = await attackers.communicate(b"go\n")
-    client.cancel()
-    return Counter(json.loads(answers)), took_s
+    await asyncio.sleep(1)  # so that an attack that was over at once shows what it left
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    return json.loads(answers), neighbours
 
 
-def run_attack(name: str, port: int) -> None:
-    """The attackers' process."""
-    headers, body = ATTACKS[name]()
-    print("ready", flush=True)
-    sys.stdin.readline()
-    print(json.dumps(asyncio.run(attack_all(port, headers, body))))
+def measure_attacks(folder: Path, only: str) -> None:
+    """Print one line for each attack and wire, with the goals above."""
+    print(f"goals: memory below {GOAL_MB} MB, p99 of others below {GOAL_P99_MS} ms")
+    for name, attack in ATTACKS.items():
+        for wire in attack.wires if only in name else ():
+            with running_collector(f"sqlite:///{folder / 'attack.db'}") as (process, ports):
+                for port in ports.values():
+                    wait_for_port(port)
+                with sampled_memory(process) as resident_bytes:
+                    answers, neighbours = asyncio.run(measure_attack(name, wire, ports))
+            peak_mb = max(resident_bytes) / 1e6
+            p99_ms = {each: percentiles_ms(they.took_s)[1] for each, they in neighbours.items()}
+            calm_ms = max(percentiles_ms(they.calm_s)[1] for they in neighbours.values())
+            is_met = peak_mb < GOAL_MB and max(p99_ms.values()) < GOAL_P99_MS
+            others = "  ".join(
+                f"{each} {p99_ms[each]:5.0f} ms, {neighbour.refused} refused"
+                for each, neighbour in neighbours.items()
+            )
+            counts = ", ".join(f"{count} x {answer}" for answer, count in sorted(answers.items()))
+            print(
+                f"{wire} {attack.clients:5} x {name:28} {peak_mb:5.0f} MB"
+                f"  p99 {others}, before {calm_ms:.0f} ms"
+                f"  {'met' if is_met else 'MISSED'}  answers {counts}",
+                flush=True,
+            )
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--attack", choices=ATTACKS)
-    parser.add_argument("--port", type=int)
+    parser.add_argument("--seconds", type=float, default=3, help="0: attacks only")
+    parser.add_argument("--attacks", default="", help="only those with this in their name")
     options = parser.parse_args()
-    if options.attack:
-        run_attack(options.attack, options.port)
-        return
     with tempfile.TemporaryDirectory(prefix="msgtrace-bench-") as folder:
-        with running_collector(f"sqlite:///{Path(folder) / 'small.db'}") as (_, ports):
-            wait_for_port(ports["http"])
-            asyncio.run(measure_small(ports, options.seconds))
-        for name in ATTACKS:
-            with running_collector(f"sqlite:///{Path(folder) / 'attack.db'}") as (process, ports):
-                wait_for_port(ports["http"])
-                with sampled_memory(process) as resident_bytes:
-                    statuses, took_s = asyncio.run(measure_attack(name, ports["http"]))
-            _, p99 = percentiles_ms(took_s)
-            counts = ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items()))
-            print(
-                f"{ATTACKERS} x {name:24} peak {max(resident_bytes) / MIB:5.0f} MiB"
-                f"  other client p99 {p99:6.1f} ms  answers {counts}"
-            )
+        if options.seconds:
+            with running_collector(f"sqlite:///{Path(folder) / 'small.db'}") as (_, ports):
+                for port in ports.values():
+                    wait_for_port(port)
+                asyncio.run(measure_small(ports, options.seconds))
+        measure_attacks(Path(folder), options.attacks)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.grpc import serve_grpc
 from msgtrace.receivers.health import health_service
 from msgtrace.receivers.http import create_receiver
+from msgtrace.receivers.messages import MessageReader
 from msgtrace.serving import StopRequest, serve_asgi, stop_request
 from msgtrace.settings import NO_SPILL, Settings
 from msgtrace.storage.factory import open_storage
@@ -70,6 +71,7 @@ async def serve_collector(
             budget=ByteBudget(settings.max_inflight_bytes),
             metrics=metrics,
         )
+        reader = MessageReader(settings.max_inflight_bytes, metrics)
         problems: tuple[Problem, ...] = (
             unless(pipeline.replaces_database, telemetry.probe.problem),
             queue_problem(pipeline.queued_bytes, settings.max_queued_bytes),
@@ -88,12 +90,13 @@ async def serve_collector(
         async with (
             serve_grpc(
                 export,
+                reader,
                 settings.host,
                 settings.grpc_port,
                 stop=stop,
                 shares_port=member is not None,
                 discards_others=discards_others,
-                more_services=[health_service(readiness)],
+                more_services=[health_service(readiness, export.budget, reader)],
                 credentials=tls.grpc_credentials() if tls else None,
             ) as grpc_port,
             serve_asgi(

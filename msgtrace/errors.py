@@ -7,10 +7,12 @@ MsgtraceError
 │   ├── UnsupportedMediaType    a Content-Type that the receiver does not read
 │   ├── UnsupportedCompression  a Content-Encoding that the receiver does not read
 │   ├── SignalNotStored         metrics, logs or profiles
+│   ├── WrongMessageCount       a gRPC call with no message, or with several
 │   ├── InvalidParameter        a query parameter or id, named
 │   └── TraceNotFound           no such trace
 ├── Unavailable             yes, after `retry_after_s`
-│   ├── Overloaded              the queue is full
+│   ├── Overloaded              the queue is full, or requests under way take too much memory
+│   ├── MessageTooSlow          a gRPC message that did not arrive in time
 │   ├── StorageUnavailable      the database is busy, restarting or gone
 │   │   └── SpillUnavailable            and so is the local disk that replaces it
 │   └── QueryTimeout            a read ran longer than its limit
@@ -57,6 +59,10 @@ class SignalNotStored(RequestError):
     """An export of metrics, logs or profiles; the text says what to set."""
 
 
+class WrongMessageCount(RequestError):
+    """A gRPC call has another number of messages than one."""
+
+
 class InvalidParameter(RequestError):
     """A parameter of a query cannot be used. `name` is the parameter as the client spelled it."""
 
@@ -84,7 +90,11 @@ class Unavailable(MsgtraceError):
 
 
 class Overloaded(Unavailable):
-    """The queue of decoded spans is full."""
+    """The queue of decoded spans is full, or requests under way take too much memory."""
+
+
+class MessageTooSlow(Unavailable):
+    """A gRPC message was not complete in time."""
 
 
 class StorageUnavailable(Unavailable):

@@ -101,6 +101,15 @@ def raise_open_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def connections_allowed(limit: int) -> int:
+    """Connections to one port: at most `limit`, fewer where the system allows few open files."""
+    if sys.platform == "win32":
+        return limit
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    share = limit if soft == resource.RLIM_INFINITY else max(1, soft // _SHARE_OF_OPEN_FILES)
+    return min(limit, share)
+
+
 @contextlib.asynccontextmanager
 async def stop_request() -> AsyncIterator[StopRequest]:
     """Listen for SIGINT and SIGTERM while the block runs; enter it before anything else.
@@ -164,7 +173,7 @@ class _Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._limits = dataclasses.replace(
-            limits, max_connections=min(limits.max_connections, _connections_allowed())
+            limits, max_connections=connections_allowed(limits.max_connections)
         )
         self._tls = tls
         self._clock = ConnectionClock(limits.check_interval_s)
@@ -214,10 +223,3 @@ class _Server(uvicorn.Server):
         Several servers share this process, and one place decides when they stop.
         """
         yield
-
-
-def _connections_allowed() -> int:
-    if sys.platform == "win32":
-        return _OPEN_FILES
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _OPEN_FILES if soft == resource.RLIM_INFINITY else max(1, soft // _SHARE_OF_OPEN_FILES)

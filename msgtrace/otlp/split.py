@@ -9,7 +9,7 @@ Source: protobuf.dev "Encoding"; field numbers of opentelemetry-proto trace.prot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from msgtrace.errors import MalformedRequest, RequestTooLarge
 
@@ -21,6 +21,9 @@ MAX_ELEMENTS = 250_000
 
 MAX_FIELDS = 4_000_000
 """Fields that are walked over before anything is parsed; each takes about a microsecond."""
+
+MAX_COUNTED_FIELDS = 500_000
+"""The same in a request that is counted and not stored."""
 
 MAX_JSON_OBJECTS = 500_000
 """JSON objects in one request, which is parsed as a whole; a span has some twenty."""
@@ -95,18 +98,62 @@ def check_json(body: bytes, _piece_bytes: int) -> Iterator[bytes]:
     yield body
 
 
-class _Cutter:
-    """Walks one request, as deep as it must be cut, and no further than `MAX_FIELDS` fields."""
+def count_fields(body: bytes, path: Sequence[Collection[int]]) -> int:
+    """How many fields lie at the end of a path of field numbers, of which each step has several.
+
+    Raises MalformedRequest, RequestTooLarge for too many fields on the way.
+    """
+    return _count(_Walker(body, MAX_COUNTED_FIELDS), 0, len(body), path)
+
+
+def _count(walker: _Walker, start: int, end: int, path: Sequence[Collection[int]]) -> int:
+    numbers, rest = path[0], path[1:]
+    found = (field for field in walker.fields(start, end) if field[0] in numbers)
+    if not rest:
+        return sum(1 for _ in found)
+    return sum(_count(walker, content_start, end, rest) for _, _, content_start, end in found)
+
+
+class _Walker:
+    """Walks over the fields of messages, no further than `max_fields` of them in all."""
+
+    def __init__(self, body: bytes, max_fields: int) -> None:
+        self._view = memoryview(body)
+        self._max_fields = max_fields
+        self._field_count = 0
+
+    def fields(self, position: int, end: int) -> Iterator[_Field]:
+        """The fields of one message."""
+        while position < end:
+            start = position
+            tag, position = _varint(self._view, position, end)
+            wire_type = tag & 7
+            content_start = position
+            if wire_type == _LENGTH_DELIMITED:
+                length, content_start = _varint(self._view, position, end)
+                position = content_start + length
+            elif wire_type == _VARINT:
+                _, position = _varint(self._view, position, end)
+            else:
+                position += _FIXED_BYTES.get(wire_type, len(self._view))
+            if position > end:
+                raise MalformedRequest("the body is no export request")
+            self._field_count += 1
+            _require_few(self._field_count, self._max_fields, "the request", "fields")
+            yield tag >> 3, start, content_start, position
+
+
+class _Cutter(_Walker):
+    """Walks one request as deep as it must be cut."""
 
     def __init__(self, body: bytes, piece_bytes: int) -> None:
-        self._view = memoryview(body)
+        super().__init__(body, MAX_FIELDS)
         self._piece_bytes = piece_bytes
         self._span_count = 0
-        self._field_count = 0
 
     def pieces(self) -> Iterator[_Parts]:
         """Each piece as the parts of a request with one ResourceSpans."""
-        for number, _, start, end in self._fields(0, len(self._view)):
+        for number, _, start, end in self.fields(0, len(self._view)):
             if number != _RESOURCE_SPANS:
                 continue
             head, scopes = self._open(start, end, _SCOPE_SPANS, "resource_spans")
@@ -124,7 +171,7 @@ class _Cutter:
         """A message without its fields of number `wanted`, and where the contents of those lie."""
         rest: list[memoryview] = []
         found: list[tuple[int, int]] = []
-        for number, field_start, content_start, content_end in self._fields(start, end):
+        for number, field_start, content_start, content_end in self.fields(start, end):
             if number == wanted:
                 found.append((content_start, content_end))
                 _require_few(len(found), MAX_SPANS, "the request", "spans")
@@ -156,7 +203,7 @@ class _Cutter:
         to_do = [(message, start, end)]
         while to_do:
             kind, start, end = to_do.pop()
-            for number, _, content_start, content_end in self._fields(start, end):
+            for number, _, content_start, content_end in self.fields(start, end):
                 child = _ELEMENTS.get((kind, number))
                 if child is None:
                     continue
@@ -164,26 +211,6 @@ class _Cutter:
                 _require_few(count, MAX_ELEMENTS, f"one {message}", "elements")
                 if child:
                     to_do.append((child, content_start, content_end))
-
-    def _fields(self, position: int, end: int) -> Iterator[_Field]:
-        """The fields of one message."""
-        while position < end:
-            start = position
-            tag, position = _varint(self._view, position, end)
-            wire_type = tag & 7
-            content_start = position
-            if wire_type == _LENGTH_DELIMITED:
-                length, content_start = _varint(self._view, position, end)
-                position = content_start + length
-            elif wire_type == _VARINT:
-                _, position = _varint(self._view, position, end)
-            else:
-                position += _FIXED_BYTES.get(wire_type, len(self._view))
-            if position > end:
-                raise MalformedRequest("the body is not an ExportTraceServiceRequest")
-            self._field_count += 1
-            _require_few(self._field_count, MAX_FIELDS, "the request", "fields")
-            yield tag >> 3, start, content_start, position
 
 
 def _require_few(count: int, limit: int, what: str, elements: str) -> None:
@@ -202,7 +229,7 @@ def _varint(body: memoryview, position: int, end: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise MalformedRequest("the body is not an ExportTraceServiceRequest")
+    raise MalformedRequest("the body is no export request")
 
 
 def _field(number: int, content: _Parts) -> list[bytes | memoryview]:

@@ -20,6 +20,9 @@ IDENTITY = "identity"
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's way to ask for the gzip format
 _RAW_WINDOW = -zlib.MAX_WBITS
 
+_GZIP_MAGIC = b"\x1f\x8b\x08"  # RFC 1952, 2.3.1
+_ZLIB_WINDOW = b"\x78"  # 32 KiB, RFC 1950, 2.2
+
 _ZSTD_WINDOW_LOG = 23
 """8 MiB, what decoders are asked to support (RFC 8878, 3.1.1.1.2).
 
@@ -63,6 +66,18 @@ def content_coding(codings: Sequence[str]) -> str:
         named = ", ".join(codings)[:80]
         raise UnsupportedCompression(f"Content-Encoding {named!r}: use one of {offered}, or none")
     return given[0]
+
+
+def coding_by_content(message: bytes) -> str:
+    """The coding of a gRPC message, of which gRPC does not tell: gzip, deflate or none.
+
+    No protobuf begins like gzip. One that began like zlib, as gRPC's clients write it, would begin
+    with field 15, which no request has.
+    """
+    if message.startswith(_GZIP_MAGIC):
+        return "gzip"
+    is_zlib = message.startswith(_ZLIB_WINDOW) and _has_zlib_header(message)
+    return "deflate" if is_zlib else IDENTITY
 
 
 def inflate(body: bytes, coding: str, max_bytes: int) -> bytes:
@@ -113,10 +128,12 @@ def _open_gzip(_body: bytes) -> _Decompressor:
 
 def _open_deflate(body: bytes) -> _Decompressor:
     """HTTP's deflate is the zlib format, but some clients send it without zlib's header."""
-    has_header = (
-        len(body) >= 2 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0
-    )  # RFC 1950, 2.2
-    return zlib.decompressobj(zlib.MAX_WBITS if has_header else _RAW_WINDOW)
+    return zlib.decompressobj(zlib.MAX_WBITS if _has_zlib_header(body) else _RAW_WINDOW)
+
+
+def _has_zlib_header(body: bytes) -> bool:
+    """RFC 1950, 2.2."""
+    return len(body) >= 2 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0
 
 
 def _open_zstd(_body: bytes) -> _Decompressor:

@@ -14,6 +14,7 @@ from msgtrace.pipeline.sink import SpanSink
 from msgtrace.receivers.body import IDENTITY, inflate
 from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.encoding import Encoding
+from msgtrace.receivers.memory import ProcessMemory
 from msgtrace.telemetry.metrics import CollectorMetrics
 
 INLINE_BYTES = 512 * KIB
@@ -49,6 +50,7 @@ class TraceExport:
         self.max_request_bytes = max_request_bytes
         self.budget = budget
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._memory = ProcessMemory()
 
     async def export(
         self, body: bytes, encoding: Encoding, coding: str = IDENTITY, *, wire: str
@@ -63,10 +65,12 @@ class TraceExport:
         began_s = time.perf_counter()
         self.metrics.count_received(wire, encoding.name, len(body))
         batch = self._decode_small(body, encoding, coding)
+        held = [body]
+        del body
         if batch is None:
-            batch = await self._export_large(body, encoding, coding, wire)
+            batch = await self._export_large(held.pop(), encoding, coding, wire)
         else:
-            del body
+            held.clear()
             await self._submit(batch, wire)
         self.metrics.count_acknowledged(wire, time.perf_counter() - began_s)
         return batch
@@ -89,13 +93,17 @@ class TraceExport:
         stored = SpanBatch()
         # One at a time from inflating to storing: contents that wait would all be held at once.
         async with self._large:
-            content = await asyncio.to_thread(inflate, body, coding, self.max_request_bytes)
-            del body
-            pieces = encoding.split(content, INLINE_BYTES)
-            del content
-            while (batch := await asyncio.to_thread(_next_batch, pieces, encoding)) is not None:
-                await self._submit(batch, wire)
-                stored.add_rejections(batch)
+            self._memory.give_back()  # what others have freed, before this one takes its own
+            try:
+                content = await asyncio.to_thread(inflate, body, coding, self.max_request_bytes)
+                del body
+                pieces = encoding.split(content, INLINE_BYTES)
+                del content
+                while (batch := await asyncio.to_thread(_next_batch, pieces, encoding)) is not None:
+                    await self._submit(batch, wire)
+                    stored.add_rejections(batch)
+            finally:
+                self._memory.give_back()
         return stored
 
     async def _submit(self, batch: SpanBatch, wire: str) -> None:

@@ -132,12 +132,13 @@ async def _read_body(request: Request, max_bytes: int, lease: ByteLease) -> byte
     chunks: list[bytes] = []
     size = 0
     try:
-        async for chunk in request.stream():
-            lease.hold(len(chunk))
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > max_bytes:
-                raise RequestTooLarge(f"the body has more than {max_bytes} bytes")
+        with lease.reading():
+            async for chunk in request.stream():
+                lease.hold(len(chunk))
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > max_bytes:
+                    raise RequestTooLarge(f"the body has more than {max_bytes} bytes")
     except ClientDisconnect as error:
         raise MalformedRequest("the connection was closed before the body was complete") from error
     return b"".join(chunks)

@@ -2,19 +2,20 @@
 
 Refused by default with UNIMPLEMENTED / 404, which no sender retries, and a message that names the
 variables to set. With `discard` they are accepted and reported as rejected, all of them, which
-silences the exporters that log every refusal.
+silences the exporters that log every refusal. Their requests are counted and never parsed.
 Source: opentelemetry-proto docs/specification.md, "Partial Success".
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
@@ -29,16 +30,17 @@ from opentelemetry.proto.collector.profiles.v1development.profiles_service_pb2 i
 )
 
 from msgtrace.errors import MalformedRequest
+from msgtrace.otlp.split import check_json, count_fields
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Signal:
     """A signal that is not stored.
 
-    rejected_field: the field of its partial_success. item_paths: where its requests hold the items
-    that are counted, as field names from the request down; the last one is the list.
+    rejected_field: the field of its partial_success. item_path: where its requests hold the items
+    that are counted, as field names from the request down, several where any of them will do.
     """
 
     name: str
@@ -47,7 +49,7 @@ class Signal:
     request: type[Message]
     response: type[Message]
     rejected_field: str
-    item_paths: Sequence[tuple[str, ...]]
+    item_path: Sequence[tuple[str, ...]]
     exporter_variable: str
 
     @property
@@ -56,7 +58,8 @@ class Signal:
         return f"msgtrace stores traces only; set {self.exporter_variable}=none"
 
 
-_METRIC_KINDS = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
+_ONE_OF = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
+"""The kinds of a metric: one message, where the other steps of paths are lists."""
 
 METRICS = Signal(
     name="metrics",
@@ -65,9 +68,12 @@ METRICS = Signal(
     request=ExportMetricsServiceRequest,
     response=ExportMetricsServiceResponse,
     rejected_field="rejected_data_points",
-    item_paths=[
-        ("resource_metrics", "scope_metrics", "metrics", kind, "data_points")
-        for kind in _METRIC_KINDS
+    item_path=[
+        ("resource_metrics",),
+        ("scope_metrics",),
+        ("metrics",),
+        _ONE_OF,
+        ("data_points",),
     ],
     exporter_variable="OTEL_METRICS_EXPORTER",
 )
@@ -79,7 +85,7 @@ LOGS = Signal(
     request=ExportLogsServiceRequest,
     response=ExportLogsServiceResponse,
     rejected_field="rejected_log_records",
-    item_paths=[("resource_logs", "scope_logs", "log_records")],
+    item_path=[("resource_logs",), ("scope_logs",), ("log_records",)],
     exporter_variable="OTEL_LOGS_EXPORTER",
 )
 
@@ -90,7 +96,7 @@ PROFILES = Signal(
     request=ExportProfilesServiceRequest,
     response=ExportProfilesServiceResponse,
     rejected_field="rejected_profiles",
-    item_paths=[("resource_profiles", "scope_profiles", "profiles")],
+    item_path=[("resource_profiles",), ("scope_profiles",), ("profiles",)],
     exporter_variable="OTEL_PROFILES_EXPORTER",
 )
 
@@ -100,13 +106,9 @@ SIGNALS = (METRICS, LOGS, PROFILES)
 def discard(signal: Signal, body: bytes) -> bytes:
     """The protobuf answer that reports every item of a protobuf request as rejected.
 
-    Raises MalformedRequest.
+    Raises MalformedRequest, RequestTooLarge for more fields or objects than a request may have.
     """
-    try:
-        request = signal.request.FromString(body)
-    except DecodeError as error:
-        raise MalformedRequest(f"the body is no export of {signal.name}") from error
-    count = sum(_count(request, path, getattr) for path in signal.item_paths)
+    count = count_fields(body, _field_numbers(signal))
     response = signal.response()
     if count:
         partial_success = response.partial_success  # type: ignore[attr-defined]
@@ -119,10 +121,10 @@ def discard(signal: Signal, body: bytes) -> bytes:
 def discard_json(signal: Signal, body: bytes) -> bytes:
     """The same for OTLP/JSON."""
     try:
-        request = msgspec.json.decode(body)
+        (whole,) = check_json(body, len(body))
+        count = _count(_json_decoder(signal).decode(whole))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedRequest(f"the body is no export of {signal.name}") from error
-    count = sum(_count(request, path, _json_member) for path in signal.item_paths)
     partial_success = {
         _camel(signal.rejected_field): str(count),
         "errorMessage": signal.message,
@@ -142,23 +144,39 @@ _logged: set[tuple[str, str]] = set()
 _MAX_LOGGED = 1000
 
 
-def _count(node: Any, path: tuple[str, ...], member: Callable[[Any, str], Any]) -> int:
-    """How many items lie at the end of `path`; lists on the way are walked."""
-    if not path:
-        return len(node)
-    child = member(node, path[0])
-    if len(path) > 1 and _is_list(child):
-        return sum(_count(each, path[1:], member) for each in child)
-    return _count(child, path[1:], member)
+@cache
+def _field_numbers(signal: Signal) -> Sequence[Collection[int]]:
+    """The item path in field numbers."""
+    steps = []
+    messages: list[Any] = [signal.request.DESCRIPTOR]
+    for names in signal.item_path:
+        fields = [message.fields_by_name[name] for message in messages for name in names]
+        steps.append({field.number for field in fields})
+        messages = list({field.message_type for field in fields})
+    return steps
 
 
-def _is_list(node: Any) -> bool:
-    return not isinstance(node, Message | dict)
+class _Item(msgspec.Struct):
+    """What is counted; its members are passed over."""
 
 
-def _json_member(node: Any, name: str) -> Any:
-    child = node.get(_camel(name)) if isinstance(node, dict) else None
-    return child if isinstance(child, list | dict) else []
+@cache
+def _json_decoder(signal: Signal) -> msgspec.json.Decoder[Any]:
+    """Reads nothing but the item path: other members become no objects."""
+    node: Any = _Item
+    for names in reversed(signal.item_path):
+        is_list = names != _ONE_OF
+        member = (list[node] if is_list else node) | None
+        node = msgspec.defstruct("Node", [(_camel(name), member, None) for name in names])
+    return msgspec.json.Decoder(node)
+
+
+def _count(node: Any) -> int:
+    if isinstance(node, _Item):
+        return 1
+    if isinstance(node, list):
+        return sum(map(_count, node))
+    return 0 if node is None else sum(map(_count, msgspec.structs.astuple(node)))
 
 
 def _camel(name: str) -> str:

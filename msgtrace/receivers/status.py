@@ -20,6 +20,7 @@ from msgtrace.errors import (
     Unavailable,
     UnsupportedCompression,
     UnsupportedMediaType,
+    WrongMessageCount,
 )
 from msgtrace.telemetry.metrics import CollectorMetrics, reason_of
 
@@ -32,6 +33,8 @@ _CODES: dict[type[Exception], tuple[grpc.StatusCode, int]] = {
     UnsupportedMediaType: (grpc.StatusCode.INVALID_ARGUMENT, 415),
     UnsupportedCompression: (grpc.StatusCode.UNIMPLEMENTED, 415),
     SignalNotStored: (grpc.StatusCode.UNIMPLEMENTED, 404),
+    # As gRPC's own table of status codes has it; never said over HTTP.
+    WrongMessageCount: (grpc.StatusCode.UNIMPLEMENTED, 400),
     Unavailable: (grpc.StatusCode.UNAVAILABLE, 503),
     StorageError: (grpc.StatusCode.INTERNAL, 500),
 }

@@ -203,7 +203,7 @@ class CollectorMetrics(MetricSet):
         )
         self._received_bytes = self._counter(
             "msgtrace_request_received_bytes_total",
-            "Bytes of request bodies as they came; gRPC inflates before it counts.",
+            "Bytes of request bodies as they came, still compressed.",
             "wire",
         )
         self._inflated_bytes = self._counter(

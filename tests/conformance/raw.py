@@ -103,8 +103,9 @@ class Http2Connection:
         *,
         is_compressed: bool = False,
         method: str = EXPORT_METHOD,
+        messages: int = 1,
     ) -> Http2Answer:
-        """One unary call; returns when its stream has ended."""
+        """One unary call with so many times the same message; returns when its stream has ended."""
         stream_id = self._h2.get_next_available_stream_id()
         self._answers[stream_id] = Http2Answer()
         pseudo = {":method": "POST", ":scheme": "http", ":authority": "localhost", ":path": method}
@@ -112,7 +113,7 @@ class Http2Connection:
             pseudo | {"te": "trailers", "content-type": "application/grpc"} | dict(headers or {})
         )
         self._h2.send_headers(stream_id, list(given.items()))
-        message = bytes([is_compressed]) + len(body).to_bytes(4) + body
+        message = (bytes([is_compressed]) + len(body).to_bytes(4) + body) * messages
         for start in range(0, len(message), self._h2.max_outbound_frame_size):
             self._h2.send_data(stream_id, message[start:][: self._h2.max_outbound_frame_size])
         self._h2.end_stream(stream_id)

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc import StatusCode
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from msgtrace.settings import Settings
@@ -64,6 +65,18 @@ def test_row_01_grpc_export(collector: Collector, trace_id: bytes) -> None:
 
 def test_row_01_and_row_02_default_ports() -> None:
     assert (Settings().grpc_port, Settings().http_port) == (4317, 4318)
+
+
+@pytest.mark.parametrize("messages", [0, 2])
+def test_row_01_a_call_has_just_one_message(
+    collector: Collector, trace_id: bytes, messages: int
+) -> None:
+    body = request(span(trace_id=trace_id)).SerializeToString()
+    with opened(collector, "grpc") as connection:
+        answer = Http2Connection(connection).call(body, messages=messages)
+
+    assert answer.headers["grpc-status"] == str(StatusCode.UNIMPLEMENTED.value[0])
+    collector.stores(request(), trace_id)
 
 
 @HTTP_WIRES

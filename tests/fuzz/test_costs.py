@@ -24,6 +24,7 @@ from msgtrace.receivers.encoding import JSON
 from msgtrace.receivers.export import TraceExport
 from tests.batches import key_values, request, span
 from tests.conformance.json_encoder import to_json
+from tests.sinks import Nowhere
 
 MIB = 1024 * 1024
 
@@ -131,13 +132,6 @@ def test_many_small_members_are_bounded(compress: Callable[[bytes], bytes]) -> N
         inflate(most * 2, coding, MIB)
 
 
-class Nowhere:
-    """A sink that is done at once."""
-
-    async def submit(self, batch: SpanBatch) -> None:
-        pass
-
-
 @pytest.mark.parametrize("size", [2 * MIB, 8 * MIB])
 async def test_contents_of_small_bodies_are_not_held_all_at_once(size: int) -> None:
     """A budget on bodies under way does not see what they inflate to."""
@@ -151,12 +145,3 @@ async def test_contents_of_small_bodies_are_not_held_all_at_once(size: int) -> N
         tracemalloc.stop()
 
     assert peak_bytes < 6 * size
-
-
-def test_a_request_that_is_alone_passes_however_small_the_budget() -> None:
-    budget = ByteBudget(10)
-    with budget.lease() as lease:
-        for _ in range(5):
-            lease.hold(7)
-
-        assert budget.held_bytes == 35

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from msgtrace.errors import MalformedRequest, RequestTooLarge, UnsupportedCompression
 from msgtrace.model.units import MIB
-from msgtrace.receivers.body import IDENTITY, MAX_MEMBERS, content_coding, inflate
+from msgtrace.receivers.body import (
+    IDENTITY,
+    MAX_MEMBERS,
+    coding_by_content,
+    content_coding,
+    inflate,
+)
+from tests.batches import request, span
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -216,3 +223,19 @@ def test_a_known_coding_is_read_from_its_header(headers: list[str], coding: str)
 def test_any_other_coding_is_refused_with_what_may_be_used(headers: list[str]) -> None:
     with pytest.raises(UnsupportedCompression, match="gzip, deflate, zstd"):
         content_coding(headers)
+
+
+@pytest.mark.parametrize("level", range(10))
+def test_a_message_tells_its_coding_by_itself(level: int) -> None:
+    assert coding_by_content(gzip.compress(CONTENT, level)) == "gzip"
+    assert coding_by_content(zlib.compress(CONTENT, level)) == "deflate"
+
+
+@pytest.mark.parametrize("message", [b"", b"\x0a", b"\x0a\x00", b"\x1f", b"\x08\x1d", b"x", b"xy"])
+def test_other_messages_are_plain(message: bytes) -> None:
+    assert coding_by_content(message) == IDENTITY
+
+
+def test_requests_are_plain_whatever_is_in_them() -> None:
+    for body in (request(span()), request(span(name="x"), span(name="\x1f\x8b\x08"))):
+        assert coding_by_content(body.SerializeToString()) == IDENTITY

@@ -1,0 +1,161 @@
+"""Senders that want all the memory: it stays bounded, and everybody else is served meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.batches import request, span
+from tests.end_to_end.processes import RunningProcess, running, wait_until
+from tests.end_to_end.senders import export
+from tests.http2 import CHECK, EXPORT, Connection, prefix
+
+MIB = 1024 * 1024
+MAX_MEMORY_BYTES = 400_000_000
+PATIENCE_S = 30.0
+INVALID_ARGUMENT = 3
+UNAVAILABLE = 14
+
+Attack = Callable[[RunningProcess], Coroutine[Any, Any, Counter[str]]]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProcess]:
+    path: Path = tmp_path_factory.mktemp("memory") / "msgtrace.db"
+    with running("start", f"sqlite:///{path}") as process:
+        yield process
+
+
+@contextlib.asynccontextmanager
+async def connections(service: RunningProcess, count: int) -> AsyncIterator[list[Connection]]:
+    opened = [await Connection.open(service.ports.grpc) for _ in range(count)]
+    try:
+        yield opened
+    finally:
+        for each in opened:
+            each.close()
+
+
+async def grpc_flood(
+    service: RunningProcess,
+    body: bytes,
+    *,
+    announced_bytes: int = 64 * MIB,
+    clients: int = 40,
+    encoding: str = "",
+    method: str = EXPORT,
+) -> Counter[str]:
+    """Clients that all send the same; the answers of those that were ended."""
+    answers: Counter[str] = Counter()
+
+    async def send(connection: Connection) -> None:
+        call = connection.begin(encoding=encoding, method=method)
+        head = prefix(announced_bytes, is_compressed=bool(encoding))
+        await connection.send(call, head)
+        await connection.send(call, body, ends=len(body) == announced_bytes)
+        await call.ended.wait()
+        answers[str(call.status)] += 1
+
+    async with connections(service, clients) as opened:
+        tasks = [asyncio.create_task(send(each)) for each in opened]
+        # One may wait for the rest of its message for a minute, and harms nobody.
+        await asyncio.wait(tasks, timeout=PATIENCE_S if len(body) == announced_bytes else 3)
+        for task in tasks:
+            task.cancel()
+    return answers
+
+
+async def of_whole_messages(service: RunningProcess) -> Counter[str]:
+    return await grpc_flood(service, b"\xff" * (64 * MIB))
+
+
+async def of_stalled_messages(service: RunningProcess) -> Counter[str]:
+    return await grpc_flood(service, bytes(4 * MIB))
+
+
+async def of_health_checks(service: RunningProcess) -> Counter[str]:
+    return await grpc_flood(service, bytes(4 * MIB), method=CHECK)
+
+
+async def of_bombs(service: RunningProcess) -> Counter[str]:
+    bomb = gzip.compress(b"\xff" * (60 * MIB), 1)
+    return await grpc_flood(service, bomb, announced_bytes=len(bomb), clients=8, encoding="gzip")
+
+
+async def of_stalled_bodies(service: RunningProcess) -> Counter[str]:
+    """HTTP: more is held than all requests together may."""
+    head = (
+        b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+        b"Content-Length: %d\r\n\r\n" % (64 * MIB)
+    )
+    answers: Counter[str] = Counter()
+
+    async def send() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.ports.http)
+        with contextlib.closing(writer), contextlib.suppress(OSError):
+            writer.write(head + bytes(4 * MIB))
+            answers[(await reader.readline()).decode()[9:12]] += 1
+
+    tasks = [asyncio.create_task(send()) for _ in range(40)]
+    await asyncio.wait(tasks, timeout=3)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return answers
+
+
+ATTACKS: dict[str, tuple[Attack, str]] = {
+    "whole messages": (of_whole_messages, str(UNAVAILABLE)),
+    "stalled messages": (of_stalled_messages, str(UNAVAILABLE)),
+    "messages to the health service": (of_health_checks, str(UNAVAILABLE)),
+    "gzip bombs over gRPC": (of_bombs, str(INVALID_ARGUMENT)),
+    "stalled bodies": (of_stalled_bodies, "503"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_memory_is_bounded_and_others_are_served(service: RunningProcess, name: str) -> None:
+    attack, refusal = ATTACKS[name]
+    process = psutil.Process(service.popen.pid)
+    resident_bytes: list[int] = []
+    trace_ids = [secrets.token_bytes(16) for _ in range(20)]
+
+    async def watch() -> None:
+        while True:
+            resident_bytes.append(process.memory_info().rss)
+            await asyncio.sleep(0.01)
+
+    def neighbours() -> None:
+        for number, trace_id in enumerate(trace_ids):
+            body = request(span("neighbour", trace_id=trace_id)).SerializeToString()
+            export(service, body, ("grpc", "http")[number % 2])
+
+    async def main() -> Counter[str]:
+        watching = asyncio.create_task(watch())
+        answers, _ = await asyncio.gather(attack(service), asyncio.to_thread(neighbours))
+        watching.cancel()
+        return answers
+
+    answers = asyncio.run(main())
+
+    assert answers[refusal] > 0
+    assert max(resident_bytes) < MAX_MEMORY_BYTES
+    for trace_id in trace_ids:
+        assert service.get_trace(trace_id)["span_count"] == 1
+
+
+def test_memory_comes_back(service: RunningProcess) -> None:
+    process = psutil.Process(service.popen.pid)
+
+    asyncio.run(of_stalled_messages(service))
+
+    wait_until(lambda: process.memory_info().rss < 160 * MIB, "the memory to come back")

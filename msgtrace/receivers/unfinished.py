@@ -9,7 +9,7 @@ from msgtrace.errors import Unavailable
 
 
 class UnfinishedBody:
-    """A `with` block in which `task`, the current one, reads a body. `end` ends it with an error."""
+    """A `with` block in which the current task reads a body; `end` ends it with an error."""
 
     def __init__(self, task: asyncio.Task[object]) -> None:
         self._task = task

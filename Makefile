@@ -92,8 +92,9 @@ sbom: $(VENV)/.installed-test ## List what the image installs, with licences, in
 		--pyproject pyproject.toml --output-reproducible --output-format JSON --output-file dist/msgtrace.cdx.json
 	@$(BIN)/python deploy/licences.py build/sbom
 
-build: $(VENV)/.installed-dev ## Build wheel and source distribution into dist/
+build: $(VENV)/.installed-dev ## Build wheel and source distribution, and the light wheel, into dist/
 	@$(BIN)/python -m build --outdir dist
+	@$(BIN)/python -m build --wheel --outdir dist deploy/integration
 
 clean: ## Remove the virtual environment, caches and build results
 	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -37,11 +37,12 @@ logger = logging.getLogger(__name__)
 class Collector:
     """A running collector: its ports, and its export for whoever takes requests on another port.
 
-    `totals` go on telling what it did after it has stopped.
+    Without ports of its own, that is the only way in. `totals` go on telling what it did after it
+    has stopped.
     """
 
-    grpc_port: int
-    http_port: int
+    grpc_port: int | None
+    http_port: int | None
     export: TraceExport
     totals: Callable[[], dict[str, int]]
 
@@ -54,6 +55,8 @@ async def serve_collector(
     tls: ServerTls | None,
     stop: StopRequest,
     member: Member | None = None,
+    *,
+    opens_ports: bool = True,
 ) -> AsyncIterator[Collector]:
     """Serve OTLP into `storage`, on plain ports without `tls`, as one of several if a member.
 
@@ -71,6 +74,9 @@ async def serve_collector(
             budget=ByteBudget(settings.max_inflight_bytes),
             metrics=metrics,
         )
+        if not opens_ports:
+            yield Collector(None, None, export, pipeline.totals)
+            return
         reader = MessageReader(settings.max_inflight_bytes, metrics)
         problems: tuple[Problem, ...] = (
             unless(pipeline.replaces_database, telemetry.probe.problem),

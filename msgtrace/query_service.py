@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.routing import BaseRoute
 
@@ -33,13 +34,17 @@ async def serve_query(
     stop: StopRequest,
     extra_routes: Sequence[BaseRoute] = (),
     member: Member | None = None,
+    details: Callable[[], Mapping[str, Any]] = dict,
 ) -> AsyncIterator[int]:
-    """Serve the query API, and `extra_routes` beside it; yields the port, plain without `tls`."""
+    """Serve the query API, and `extra_routes` beside it; yields the port, plain without `tls`.
+
+    details: what /ready says beside its verdict.
+    """
     others = () if member is None else (member.problem,)
     readiness = Readiness(telemetry.probe.problem, *others)
     app = create_app(
         storage,
-        operator=OperatorView(readiness, telemetry.registry, whole=member),
+        operator=OperatorView(readiness, telemetry.registry, details, whole=member),
         metrics=QueryMetrics(telemetry.registry),
         cors_origins=settings.cors_origins,
         extra_routes=extra_routes,

@@ -25,18 +25,38 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--reload", "reloads", is_flag=True, help="Restart when the sources of msgtrace change."
 )
-def start(source: SettingsSource, reloads: bool) -> None:
+@click.option(
+    "--one-port",
+    "on_one_port",
+    is_flag=True,
+    help="Take OTLP/HTTP on the query port, and open no other port.",
+)
+@click.option(
+    "--until-stdin-closes",
+    is_flag=True,
+    help="Stop when standard input ends, because the program that holds it has ended.",
+)
+def start(
+    source: SettingsSource, reloads: bool, on_one_port: bool, until_stdin_closes: bool
+) -> None:
     """Run collector and query service in one process."""
     settings = source.read()
+    if until_stdin_closes and (reloads or settings.workers > 1):
+        raise click.UsageError(
+            "--until-stdin-closes is for one process: no --reload, no --workers."
+        )
+    if on_one_port and settings.workers > 1:
+        raise click.UsageError("--one-port is for one process: no --workers.")
     if reloads:
-        _supervise(["start", *source.arguments()])
+        flags = ["--one-port"] if on_one_port else []
+        _supervise(["start", *flags, *source.arguments()])
         return
     _start_log(settings)
     if settings.workers > 1:
         _supervise_workers("start", settings)
     from msgtrace.cli.start import run_all  # noqa: PLC0415 - loads every server
 
-    run_service(run_all(settings))
+    run_service(run_all(settings, on_one_port=on_one_port, until_stdin_closes=until_stdin_closes))
 
 
 @click.command()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import socket
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import click
 
 from msgtrace.cli.client import QueryService, service_url
 from msgtrace.cli.options import Decorator, config_option
-from msgtrace.settings import read_settings
+from msgtrace.settings import Settings, read_settings
+
+_CONNECT_TIMEOUT_S = 2.0
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, one document, for programs."
@@ -28,9 +32,11 @@ def service_options(*, timeout_s: float) -> Decorator:
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def with_service(*args: Any, **kwargs: Any) -> None:
-            url = _find_url(kwargs.pop("url"), kwargs.pop("config_file"))
-            service = QueryService(url, kwargs.pop("timeout"), kwargs.pop("client_cert"))
-            command(*args, service=service, **kwargs)
+            given, config_file = kwargs.pop("url"), kwargs.pop("config_file")
+            timeout_s, client_cert = kwargs.pop("timeout"), kwargs.pop("client_cert")
+            with _service_at(given, config_file) as url:
+                service = QueryService(url, timeout_s, client_cert)
+                command(*args, service=service, **kwargs)
 
         decorated: Callable[..., None] = with_service
         timeout_option = _timeout_option(timeout_s)
@@ -65,15 +71,49 @@ def _is_usable(url: str) -> bool:
     )
 
 
-def _find_url(given: str | None, config_file: Path | None) -> str:
-    return given or service_url(read_settings(config_file=config_file))
+@contextlib.contextmanager
+def _service_at(given: str | None, config_file: Path | None) -> Iterator[str]:
+    """The URL to ask: the given one, else that of the settings.
+
+    Where nothing listens there, the database of the settings is served for this one command, if it
+    is a file.
+    """
+    if given is not None:
+        yield given
+        return
+    settings = read_settings(config_file=config_file)
+    url = service_url(settings)
+    if _may_listen(url) or not _has_local_database(settings):
+        yield url
+        return
+    from msgtrace.cli.momentary import momentary_query_service  # noqa: PLC0415 - loads the web server
+
+    with momentary_query_service(settings) as momentary_url:
+        yield momentary_url
+
+
+def _may_listen(url: str) -> bool:
+    """False only where a connection is refused; of all else the command finds out and tells."""
+    place = urllib.parse.urlsplit(url)
+    try:
+        socket.create_connection((place.hostname, place.port), _CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        return not isinstance(error, ConnectionRefusedError)
+    return True
+
+
+def _has_local_database(settings: Settings) -> bool:
+    from msgtrace.storage.factory import has_local_database  # noqa: PLC0415 - few commands need storage
+
+    return has_local_database(settings)
 
 
 _url_option = click.option(
     "--url",
     metavar="URL",
     callback=_read_url,
-    help="Address of the query service; by default that of the settings, on this machine.",
+    help="Address of the query service; by default that of the settings, on this machine."
+    " Where none runs, a SQLite file is read without one.",
 )
 
 _cert_option = click.option(

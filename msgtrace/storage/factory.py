@@ -39,6 +39,18 @@ async def open_storage(settings: Settings, *, waits: bool = True) -> AsyncIterat
             yield postgres
 
 
+def has_local_database(settings: Settings) -> bool:
+    """Whether the database is a file of this machine, and exists.
+
+    Raises as `open_storage` does for a URL that names no database.
+    """
+    if _scheme(settings) not in _SQLITE_SCHEMES:
+        return False
+    from msgtrace.storage.sqlite.connection import database_path  # noqa: PLC0415 - loads one backend only
+
+    return database_path(settings.database_url).is_file()
+
+
 async def migrate_database(settings: Settings) -> list[str]:
     """Apply what is pending.
 

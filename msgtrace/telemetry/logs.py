@@ -48,8 +48,11 @@ def configure_logging(settings: Settings, *, worker: int | None = None) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
-def log_started(settings: Settings, service: str, database: str, **ports: int) -> None:
-    """The one line of a start. service: the command; database: the backend in use."""
+def log_started(settings: Settings, service: str, database: str, **ports: int | None) -> None:
+    """The one line of a start. service: the command; database: the backend in use.
+
+    ports: None for one that is not open, of which nothing is said.
+    """
     logger.info(
         "started",
         extra={
@@ -57,7 +60,7 @@ def log_started(settings: Settings, service: str, database: str, **ports: int) -
             "version": version("msgtrace"),
             "database": database,
             "host": settings.host,
-            **ports,
+            **{name: port for name, port in ports.items() if port is not None},
         },
     )
 

@@ -18,15 +18,17 @@ RUNNERS = {
 
 
 class FakeService:
-    """Stands where a service is composed and keeps the settings it was given."""
+    """Stands where a service is composed and keeps the settings and choices it was given."""
 
     def __init__(self) -> None:
         self.settings: list[Settings] = []
+        self.choices: set[str] = set()
         self.error: Exception | None = None
 
-    async def __call__(self, settings: Settings) -> None:
+    async def __call__(self, settings: Settings, **choices: bool) -> None:
         await asyncio.sleep(0)
         self.settings.append(settings)
+        self.choices = {name for name, is_chosen in choices.items() if is_chosen}
         if self.error is not None:
             raise self.error
 
@@ -49,6 +51,22 @@ def test_a_service_runs_with_the_settings_of_its_flags(
 
     assert result.exit_code == 0
     assert service.settings == [Settings(host="::1", log_level="debug", auto_migrate=False)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "choices"),
+    [
+        ([], set()),
+        (["--one-port"], {"on_one_port"}),
+        (["--one-port", "--until-stdin-closes"], {"on_one_port", "until_stdin_closes"}),
+    ],
+)
+def test_start_does_what_its_flags_choose(
+    service: FakeService, run: Run, flags: list[str], choices: set[str]
+) -> None:
+    assert run("start", *flags).exit_code == 0
+
+    assert service.choices == choices
 
 
 def test_a_service_that_cannot_start_ends_as_one_sentence(service: FakeService, run: Run) -> None:

@@ -175,6 +175,7 @@ def running(
     ports: Ports | None = None,
     environment: Mapping[str, str] | None = None,
     program: Program | None = None,
+    stdin: int = subprocess.DEVNULL,
 ) -> Iterator[RunningProcess]:
     """A service that is ready. Afterwards it is stopped, unless the test has ended it."""
     process = start(
@@ -183,6 +184,7 @@ def running(
         ports=ports or Ports.free(),
         environment={"MSGTRACE_DATABASE_URL": database_url} | dict(environment or {}),
         program=program or Program(),
+        stdin=stdin,
     )
     try:
         process.wait_until_ready()
@@ -199,6 +201,7 @@ def start(
     ports: Ports,
     environment: Mapping[str, str],
     program: Program,
+    stdin: int = subprocess.DEVNULL,
 ) -> RunningProcess:
     """The service as it is started, not yet ready. The caller closes it."""
     files = (tempfile.TemporaryFile(), tempfile.TemporaryFile())  # noqa: SIM115 - close() does it
@@ -206,7 +209,7 @@ def start(
         [*program.arguments, command, *flags],
         cwd=program.folder,
         env=child_environment(_port_variables(ports) | {**program.environment, **environment}),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=files[0],
         stderr=files[1],
     )

@@ -8,10 +8,11 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-FOREIGN = ("PYTHON", "VIRTUAL_ENV", "MSGTRACE_", "COVERAGE", "MYPY")
+FOREIGN = ("PYTHON", "VIRTUAL_ENV", "MSGTRACE_", "OTEL_", "COVERAGE", "MYPY")
 """Beginnings of the variables by which the running environment could leak in."""
 
 
@@ -27,20 +28,40 @@ class Environment:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         return cls(folder)
 
+    @classmethod
+    def create_quickly(cls, folder: Path, *requirements: str | Path) -> Environment:
+        """A new one without pip, with what `requirements` bring; installed by uv, in seconds."""
+        _uv("venv", "--python", sys.executable, folder)
+        created = cls(folder)
+        created.install(*requirements)
+        return created
+
+    def install(self, *arguments: str | Path) -> None:
+        """Install by uv, also into an environment without pip, and check what is there."""
+        _uv("pip", "install", "--python", self.folder, *arguments)
+        _uv("pip", "check", "--python", self.folder)
+
     @property
     def site_packages(self) -> Path:
         return next(self.folder.glob("lib/python*/site-packages"))
 
-    def run(self, program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, program: str, *arguments: str | Path, variables: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run an installed program; its exit code is the caller's to judge."""
         return subprocess.run(
             [self.folder / "bin" / program, *arguments],
             cwd=self.folder,
-            env={key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)},
+            env=self.variables | dict(variables or {}),
             capture_output=True,
             text=True,
             check=False,
         )
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables of the running environment without those that would leak in."""
+        return {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
 
     def must_run(self, program: str, *arguments: str | Path) -> str:
         """Run a program that has to succeed; return what it wrote."""
@@ -67,6 +88,11 @@ class Environment:
             for path, recorded in self.files_of(distribution).items()
             if not is_as_recorded(self.site_packages / path, recorded)
         ]
+
+
+def _uv(*arguments: str | Path) -> None:
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "--quiet", "--no-config", *arguments], check=True)
 
 
 def is_as_recorded(path: Path, recorded: str) -> bool:

@@ -24,7 +24,12 @@ pytestmark = [
 ]
 
 OURS, SDK = "msgtrace", "msgtrace-sdk"
-MODULES = {"msgtrace.errors": OURS, "msgtrace.model.span": OURS, "msgtrace.sdk": SDK}
+MODULES = {
+    "msgtrace.errors": OURS,
+    "msgtrace.model.span": OURS,
+    "msgtrace.integration": OURS,
+    "msgtrace.sdk": SDK,
+}
 PROGRAMS = (("msgtrace", "--version"), ("msgtrace-admin", "--help"))
 
 PROBE = """

@@ -20,10 +20,15 @@ EXCUSED = {
 """Modules that a bare install does without, and what an extra brings for them."""
 
 
-def declared() -> set[str]:
-    """The distributions that an install without extras brings on purpose."""
+EXTRAS = {"integration": "integration"}
+"""Folders of the package with dependencies of their own, in an extra, and with no others."""
+
+
+def declared(extra: str | None = None) -> set[str]:
+    """The distributions that an install without extras brings on purpose, or an extra alone."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = (re.match(r"[\w.-]+", requirement) for requirement in project["dependencies"])
+    brought = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    names = (re.match(r"[\w.-]+", requirement) for requirement in brought)
     return {normalized(name[0]) for name in names if name}
 
 
@@ -56,9 +61,10 @@ def owners() -> dict[Path, str]:
 
 
 def test_every_import_comes_from_a_declared_dependency() -> None:
-    known, allowed = owners(), declared()
+    known = owners()
     strangers = []
     for path, name in imported_modules():
+        allowed = declared(EXTRAS.get(path.parent.name))
         spec = importlib.util.find_spec(name)
         owner = known.get(Path(spec.origin).resolve()) if spec and spec.origin else None
         source = path.relative_to(ROOT).as_posix()

@@ -70,6 +70,7 @@ def test_the_source_distribution_holds_what_its_tests_and_targets_need_and_no_mo
         *(".dockerignore", ".gitignore", "benchmarks", "CHANGELOG.md", "CONTRIBUTING.md"),
         *("deploy", "docker-compose.yml", "Dockerfile", "docs", "LICENSE", "Makefile"),
         *("migrations", "msgtrace", "PKG-INFO", "protos", "pyproject.toml", "README.md", "tests"),
+        "zensical.toml",
     }
 
 

@@ -5,6 +5,21 @@
 
 ARG PYTHON=3.13-slim-trixie
 
+# The native decoder. Rust is the distribution's, and stays in this stage.
+FROM python:${PYTHON} AS native
+WORKDIR /src
+# hadolint ignore=DL3008
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends cargo && \
+    rm -rf /var/lib/apt/lists/*
+COPY deploy/lock deploy/lock
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv /opt/build && \
+    /opt/build/bin/pip install --require-hashes --requirement deploy/lock/native.txt
+COPY native native
+RUN --mount=type=cache,target=/root/.cargo/registry \
+    /opt/build/bin/maturin build --release --locked --manifest-path native/Cargo.toml --out dist
+
 FROM python:${PYTHON} AS build
 WORKDIR /src
 COPY deploy/lock deploy/lock
@@ -14,7 +29,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv --without-pip /opt/msgtrace && \
     /opt/build/bin/pip --python /opt/msgtrace/bin/python install --only-binary :all: \
         --require-hashes --requirement deploy/lock/runtime.txt
-# What changes often comes last, so that the layer above stays.
+# What changes often comes last, so that the layers above stay.
+COPY --from=native /src/dist native
+RUN /opt/build/bin/pip --python /opt/msgtrace/bin/python install --no-index --no-deps native/*.whl
 COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
 COPY msgtrace msgtrace

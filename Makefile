@@ -79,6 +79,9 @@ lock: $(VENV)/.installed-test ## Pin what the image installs; ARGS=--upgrade tak
 	@$(BIN)/python -c 'import tomllib; \
 		print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | \
 		$(UV) pip compile - $(LOCK) --output-file deploy/lock/build.txt $(ARGS)
+	@$(BIN)/python -c 'import tomllib; \
+		print(*tomllib.load(open("native/pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | \
+		$(UV) pip compile - $(LOCK) --output-file deploy/lock/native.txt $(ARGS)
 
 rehearse: $(VENV)/.installed-test ## Carry out the Dockerfile with debootstrap and chroot, as root on Debian
 	@$(BIN)/python -m tests.deploy.rehearse $(ARGS)

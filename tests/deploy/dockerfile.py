@@ -86,10 +86,19 @@ def read_stages(path: Path = ROOT / "Dockerfile") -> list[Stage]:
 
 def context_patterns() -> list[str]:
     """What .dockerignore lets into the build: it leaves out everything else."""
-    lines = (ROOT / ".dockerignore").read_text().split()
+    lines = _ignore_lines()
     if lines[0] != "*":
         raise ValueError(".dockerignore must begin with *")
     return [line.removeprefix("!") for line in lines if line.startswith("!")]
+
+
+def left_out_names() -> list[str]:
+    """Names of files and folders that .dockerignore leaves out wherever they are."""
+    return [line.removeprefix("**/") for line in _ignore_lines() if line.startswith("**/")]
+
+
+def _ignore_lines() -> list[str]:
+    return (ROOT / ".dockerignore").read_text().split()
 
 
 def _logical_lines(text: str) -> list[str]:

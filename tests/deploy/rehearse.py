@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,11 +32,13 @@ from tests.deploy.dockerfile import (
     Instruction,
     Stage,
     context_patterns,
+    left_out_names,
     read_stages,
 )
 from tests.end_to_end.processes import free_ports
 
 SUITE = "trixie"
+BUILD_TOOLS = "gcc cc make cargo rustc maturin hatchling uv git curl"
 PACKAGES = "ca-certificates,python3,python3-venv,python3-pip"
 CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 START_TIMEOUT_S = 60.0
@@ -83,9 +85,7 @@ def make_context(folder: Path) -> Path:
     context = folder / "context"
     shutil.rmtree(context, ignore_errors=True)
     for pattern in context_patterns():
-        copy(ROOT / pattern, context / pattern)
-    for written_by_python in list(context.rglob("__pycache__")):
-        shutil.rmtree(written_by_python)
+        copy(ROOT / pattern, context / pattern, left_out_names())
     return context
 
 
@@ -185,17 +185,18 @@ def report(root: Root) -> None:
     sizes = sum(path.lstat().st_size for path in installed.rglob("*"))
     say(f"installed: {sizes / MIB:.0f} MiB")
     # Not pip: it is Debian's here, and would not be there.
-    tools = root.run("for t in gcc cc make hatchling uv git curl; do command -v $t || :; done")
+    tools = root.run(f"for t in {BUILD_TOOLS}; do command -v $t || :; done")
     if tools:
         raise SystemExit(f"build tools in the image: {tools.split()}")
     say(root.run(f'/opt/msgtrace/bin/python -c "{LIST_PACKAGES}"'))
 
 
-def copy(source: Path, target: Path) -> None:
-    """A file, or a folder's content."""
+def copy(source: Path, target: Path, without: Sequence[str] = ()) -> None:
+    """A file, or a folder's content but for some names."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+        ignore = shutil.ignore_patterns(*without)
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=ignore)
     else:
         shutil.copy2(source, target)
 

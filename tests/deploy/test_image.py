@@ -20,6 +20,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WANTED = {
     "runtime.txt": PROJECT["project"]["dependencies"],
     "build.txt": PROJECT["build-system"]["requires"],
+    "native.txt": tomllib.loads((ROOT / "native" / "pyproject.toml").read_text())["build-system"][
+        "requires"
+    ],
 }
 
 PINNED = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?: ; .*)?(?P<hashes>( --hash=\S+)+)$")
@@ -96,7 +99,7 @@ def test_the_image_runs_as_a_user_without_rights() -> None:
 
 
 def test_sources_change_no_layer_below_the_packages() -> None:
-    build = read_stages()[0]
+    build = next(stage for stage in read_stages() if stage.name == "build")
     names = [each.name for each in build.instructions]
     first_run = names.index("RUN")
     copied_before = [each.rest for each in build.instructions[:first_run] if each.name == "COPY"]

@@ -87,6 +87,8 @@ def open_connection(path: Path) -> sqlite3.Connection:
     )
     try:
         _refuse_foreign(connection, path)
+        # Takes effect only while the file is empty, so before the first page is written.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
     except sqlite3.DatabaseError as error:

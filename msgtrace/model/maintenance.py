@@ -1,4 +1,4 @@
-"""What maintenance plans, does and finds: plain data for storage, the collector and the commands."""
+"""What maintenance plans, does and finds: plain data for storage, collector and commands."""
 
 from __future__ import annotations
 

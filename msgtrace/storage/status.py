@@ -17,9 +17,9 @@ _MIGRATIONS = "SELECT name FROM schema_migrations ORDER BY number"
 _FIRST_AND_LAST = """
 SELECT min(first_ns), max(last_ns) FROM (
     SELECT
-        (SELECT min(t.start_time_ns) FROM traces t WHERE t.tenant_id = tenants.tenant_id) AS first_ns,
-        (SELECT max(t.start_time_ns) FROM traces t WHERE t.tenant_id = tenants.tenant_id) AS last_ns
-    FROM tenants
+        (SELECT min(start_time_ns) FROM traces WHERE tenant_id = each.tenant_id) AS first_ns,
+        (SELECT max(start_time_ns) FROM traces WHERE tenant_id = each.tenant_id) AS last_ns
+    FROM tenants AS each
 ) AS edges
 """
 

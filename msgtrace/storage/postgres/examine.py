@@ -32,7 +32,8 @@ WHERE owner.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'spans
 _BARE_PARTITIONS = """
 SELECT part.inhrelid::regclass::text AS name FROM pg_inherits part
 WHERE part.inhparent = 'spans'::regclass AND
-    (SELECT count(*) FROM pg_index own JOIN pg_inherits attached ON attached.inhrelid = own.indexrelid
+    (SELECT count(*) FROM pg_index own
+     JOIN pg_inherits attached ON attached.inhrelid = own.indexrelid
      WHERE own.indrelid = part.inhrelid AND own.indisvalid)
     < (SELECT count(*) FROM pg_index whole WHERE whole.indrelid = 'spans'::regclass)
 ORDER BY 1

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import asyncpg
 
@@ -52,7 +53,7 @@ _NOT_ATTACHED = (
     asyncpg.InsufficientPrivilegeError,
 )
 
-AnyConnection = Connection | PlainConnection
+AnyConnection: TypeAlias = "Connection | PlainConnection"
 
 
 class DayPartitions:

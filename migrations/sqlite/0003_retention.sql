@@ -5,7 +5,7 @@
 
 -- One row at most. purged_before_ns: spans that start before it were deleted. purged_spans and purged_traces: sums of all runs.
 CREATE TABLE retention_state (
-    is_only_row INTEGER PRIMARY KEY DEFAULT 1 CHECK (is_only_row = 1),
+    is_only_row INT NOT NULL PRIMARY KEY DEFAULT 1 CHECK (is_only_row = 1), -- not INTEGER, which would number rows
     succeeded_at_ns INTEGER NOT NULL,
     purged_before_ns INTEGER NOT NULL,
     purged_spans INTEGER NOT NULL,

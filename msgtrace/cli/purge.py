@@ -39,6 +39,8 @@ class EdgeType(click.ParamType[int]):
         except ValueError:
             pass
         try:
+            if value.isdigit():  # nanoseconds, for parse_time_ns; more likely the unit is missing
+                raise ValueError
             return parse_time_ns(value)
         except ValueError:
             self.fail(

@@ -245,6 +245,18 @@ async def test_of_several_collectors_one_works_and_all_know_of_its_success(
     assert states[0].succeeded_at_ns > midnight(0)
 
 
+async def test_runs_add_up_and_the_edge_never_goes_back(storage: Storage) -> None:
+    runs = [(Purged(spans=3, traces=1), 50, 100), (Purged(spans=4, traces=2), 40, 200)]
+    async with storage.maintenance.purging() as purger:
+        assert purger is not None
+        for purged, before_ns, now_ns in runs:
+            await purger.record(purged, before_ns=before_ns, now_ns=now_ns)
+
+    assert await storage.maintenance.get_retention_state() == RetentionState(
+        succeeded_at_ns=200, purged_before_ns=50, purged_spans=7, purged_traces=3
+    )
+
+
 async def test_a_purge_that_is_cancelled_can_be_done_again(storage: Storage) -> None:
     batches = [trace_at(f"old {n}", midnight(-9) + n) for n in range(2_000)]
     await storage.write_spans(batches)

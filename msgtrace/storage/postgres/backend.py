@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Self
 
+from msgtrace.errors import DataRefused
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.search import TraceFilter
 from msgtrace.model.span import Row, TenantId, TraceId
@@ -16,7 +17,7 @@ from msgtrace.storage.postgres.connection import WRITERS, Pool, open_pools
 from msgtrace.storage.postgres.errors import translated_write_errors
 from msgtrace.storage.postgres.maintenance import PostgresMaintenance
 from msgtrace.storage.postgres.opening import Opening
-from msgtrace.storage.postgres.partitions import DayPartitions
+from msgtrace.storage.postgres.partitions import DayPartitions, was_made_meanwhile
 from msgtrace.storage.postgres.reader import DIALECT, SnapshotReader, numbered
 from msgtrace.storage.postgres.schema import migrate_postgres, require_current
 from msgtrace.storage.postgres.status import read_status
@@ -37,6 +38,9 @@ DELETE FROM spans WHERE tenant_id = $1 AND trace_id = ANY($2) AND start_time_ns 
 """
 
 _DELETE_TRACES = "DELETE FROM traces WHERE tenant_id = $1 AND trace_id = ANY($2)"
+
+_ROUTING_TRIES = 2
+"""Partitions may be made by others while rows are on their way to the default one."""
 
 DEAD_LETTER_LOCK = 0x6D736764
 """Advisory lock ("msgd") under which dead letters change."""
@@ -90,6 +94,12 @@ class PostgresStorage(SqlReader):
     async def write_spans(self, batches: Sequence[SpanBatch]) -> int:
         """See SpanWriter."""
         self._opening.require_open()
+        for _ in range(_ROUTING_TRIES):
+            try:
+                return await self._batch_writer.write(batches)
+            except DataRefused as error:
+                if not was_made_meanwhile(error):
+                    raise
         return await self._batch_writer.write(batches)
 
     async def delete_trace(self, tenant_id: TenantId, trace_id: TraceId) -> bool:

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import asyncpg
 
+from msgtrace.errors import DataRefused
 from msgtrace.model.maintenance import Partition
 from msgtrace.model.units import NS_PER_DAY, NS_PER_S
 from msgtrace.storage.postgres.connection import Connection, PlainConnection, Pool
@@ -89,6 +90,16 @@ class DayPartitions:
             for day in missing:
                 await make_partition(connection, day)
                 self._settled.add(day)
+
+
+def was_made_meanwhile(error: DataRefused) -> bool:
+    """Whether rows were refused because they were on their way to the default partition.
+
+    Somebody attached the partition of their day just then; a second try finds it. A constraint
+    that somebody has added has a name.
+    """
+    cause = error.__cause__
+    return isinstance(cause, asyncpg.CheckViolationError) and cause.constraint_name is None
 
 
 async def make_partition(connection: AnyConnection, day: int) -> str | None:

@@ -125,6 +125,21 @@ def test_a_value_is_converted_to_the_type_of_its_setting(name: str, given: Any, 
 
 
 @pytest.mark.parametrize(
+    ("given", "age_s"),
+    [
+        ("off", None),
+        ("90m", 5_400),
+        ("36h", 129_600),
+        ("30d", 2_592_000),
+        (" 8w ", 4_838_400),
+        ("999999w", 999_999 * 604_800),
+    ],
+)
+def test_a_retention_is_off_or_an_age(given: str, age_s: float | None) -> None:
+    assert read_settings({"retention": given}).retention_s == age_s
+
+
+@pytest.mark.parametrize(
     ("name", "given", "problem"),
     [
         ("port", "http", "a whole number"),
@@ -143,6 +158,12 @@ def test_a_value_is_converted_to_the_type_of_its_setting(name: str, given: Any, 
         ("log_level", "verbose", "debug, info, warning, error"),
         ("log_format", "xml", "console, json"),
         ("host", "  ", "must not be empty"),
+        ("retention", "30", "36h, 30d or 8w"),
+        ("retention", "forever", "36h, 30d or 8w"),
+        ("retention", "0d", "36h, 30d or 8w"),
+        ("retention", "59m", "at least 1h"),
+        ("max_database_bytes", "1000", "at least 16777216"),
+        ("retention_interval_s", "0", "0.001 to"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_with_its_variable(

@@ -84,7 +84,7 @@ def purge_step(connection: sqlite3.Connection, tenant_id: int, before_ns: int) -
 
 
 def give_back_step(connection: sqlite3.Connection, keep_share: float) -> int:
-    """Move some free pages to the end of the file and cut them off; return how many.
+    """Move some free pages to the end of the file and cut them off; return by how many it shrank.
 
     0 when no more than `keep_share` of the file is free, or the file was not made for it.
     """
@@ -95,10 +95,10 @@ def give_back_step(connection: sqlite3.Connection, keep_share: float) -> int:
     if mode != INCREMENTAL or excess <= 0:
         return 0
     with translated_write_errors():
-        # Each row that is fetched moves a page.
-        connection.execute(f"PRAGMA incremental_vacuum({min(excess, STEP_PAGES)})").fetchall()
-    (left,) = connection.execute("PRAGMA freelist_count").fetchone()
-    return int(free - left)
+        # Each row that is fetched moves a page, and `execute` would not fetch rows without columns.
+        connection.executescript(f"PRAGMA incremental_vacuum({min(excess, STEP_PAGES)})")
+    (left,) = connection.execute("PRAGMA page_count").fetchone()
+    return int(pages - left)
 
 
 def _as_many_as_fit(rows: Sequence[Row]) -> Sequence[Row]:

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from msgtrace.errors import StorageError, StorageUnavailable
+from msgtrace.maintenance import watch
 from msgtrace.maintenance.watch import maintained
 from msgtrace.model.maintenance import Purged, SizeVerdict
 from msgtrace.settings import Settings
@@ -132,6 +133,30 @@ async def test_trouble_is_counted_and_logged_and_the_next_run_goes_on(
 
     assert value(registry, "maintenance_failures_total") == 2
     assert [record.message for record in caplog.records].count(event) == 2
+
+
+async def test_the_end_does_not_wait_for_a_database_that_says_nothing(
+    storage: Storage,
+    settings: Settings,
+    registry: CollectorRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_stuck = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def stuck() -> AsyncIterator[Purger | None]:
+        try:
+            is_stuck.set()
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(60)  # as a ROLLBACK would
+        yield None
+
+    monkeypatch.setattr(watch, "STOP_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(storage.maintenance, "purging", stuck)
+    async with asyncio.timeout(5):
+        async with maintained(storage.maintenance, settings, MaintenanceMetrics(registry)):
+            await is_stuck.wait()
 
 
 async def test_a_database_that_stays_over_its_limit_is_told_of_once(

@@ -183,6 +183,8 @@ class PostgresMaintenance:
             )
         try:
             yield connection
-        finally:
-            with contextlib.suppress(Exception):
-                await connection.close(timeout=CONNECT_TIMEOUT_S)
+        except BaseException:
+            connection.terminate()  # the server may be gone; a goodbye would wait for it
+            raise
+        with contextlib.suppress(Exception):
+            await connection.close(timeout=CONNECT_TIMEOUT_S)

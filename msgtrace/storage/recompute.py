@@ -91,7 +91,10 @@ async def find_drift(
     drifted: dict[TraceKey, list[str]] = {}
     each = math.ceil(trace_count / _SAMPLE_STARTS)
     # The first key is that of the least trace, so that a small database is looked at as a whole.
-    more = (random.randbytes(TRACE_ID_BYTES) for _ in range(_SAMPLE_STARTS - 1))
+    more = (
+        random.randbytes(TRACE_ID_BYTES)  # noqa: S311 - a sample, no secret
+        for _ in range(_SAMPLE_STARTS - 1)
+    )
     for start in (bytes(TRACE_ID_BYTES), *more):
         values = (0, start, each)
         statements: list[Statement] = [(_SAMPLE, values), (_SPANS_OF_SAMPLE, values)]

@@ -277,7 +277,8 @@ async def test_a_purge_that_is_cancelled_can_be_done_again(storage: Storage) -> 
     assert 0 < left < 2_000
     looked_at, drifted = await storage.maintenance.sample_drift(100)
     assert (looked_at > 0, drifted) == (True, [])
-    assert (await purge(storage, midnight(-2))).traces == left
+    # SQLite ends the step that was under way when nobody waited for it any more.
+    assert 0 < (await purge(storage, midnight(-2))).traces <= left
     await require_exactly(storage, [])
 
 

@@ -125,8 +125,7 @@ async def _clock(connection: PlainConnection) -> Finding:
 
 
 async def _rights(connection: PlainConnection) -> Finding:
-    row = await connection.fetchrow(_RIGHTS)
-    assert row is not None
+    [row] = await connection.fetch(_RIGHTS)
     if row["closed"]:
         return problem(
             "permissions",
@@ -219,9 +218,7 @@ async def _room_for_connections(connection: PlainConnection) -> Finding:
 
 
 async def _dead_rows(connection: PlainConnection) -> Finding:
-    row = await connection.fetchrow(_DEAD_TRACES)
-    assert row is not None
-    live, dead = row
+    [(live, dead)] = await connection.fetch(_DEAD_TRACES)
     if dead > max(live, _MANY_DEAD_ROWS):
         return warning(
             "dead rows",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Sequence
 
 import asyncpg
@@ -21,7 +22,7 @@ from msgtrace.errors import StorageUnavailable
 from msgtrace.model.batch import TraceDelta, TraceKey
 from msgtrace.model.maintenance import Partition, Purged
 from msgtrace.model.units import NS_PER_DAY
-from msgtrace.storage.pace import Pace
+from msgtrace.storage.pace import rest_after
 from msgtrace.storage.postgres.connection import PlainConnection
 from msgtrace.storage.postgres.errors import translated_write_errors
 from msgtrace.storage.postgres.partitions import list_day_partitions, quoted
@@ -87,7 +88,6 @@ class PostgresPurger:
 
     def __init__(self, connection: PlainConnection) -> None:
         self._connection = connection
-        self._pace = Pace()
 
     async def purge(self, before_ns: int) -> AsyncGenerator[Purged, None]:
         """See Purger."""
@@ -126,6 +126,7 @@ class PostgresPurger:
         """From the oldest on; dead index entries behind are not walked over again."""
         from_ns = 0
         while True:
+            began_s = time.monotonic()
             async with self._connection.transaction():
                 rows = await self._connection.fetch(
                     _OLDEST, tenant_id, from_ns, edge_ns, STEP_TRACES
@@ -134,8 +135,8 @@ class PostgresPurger:
             if not rows:
                 return
             from_ns = rows[-1]["start_time_ns"]
+            await rest_after(time.monotonic() - began_s)
             yield purged
-            await self._pace.rest()
 
     async def _purge_locked(
         self, tenant_id: int, rows: Sequence[asyncpg.Record], edge_ns: int
@@ -197,10 +198,11 @@ class PostgresPurger:
     async def _purge_default(self, edge_ns: int) -> None:
         from_ns = 0
         while True:
+            began_s = time.monotonic()
             deleted = await self._connection.fetch(
                 _DELETE_FROM_DEFAULT, from_ns, edge_ns, STEP_SPANS
             )
             if not deleted:
                 return
             from_ns = max(row["start_time_ns"] for row in deleted)
-            await self._pace.rest()
+            await rest_after(time.monotonic() - began_s)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -25,7 +28,7 @@ from msgtrace.model.maintenance import (
 )
 from msgtrace.model.span import Row, TraceId
 from msgtrace.storage.file_lock import lock_file
-from msgtrace.storage.pace import Pace
+from msgtrace.storage.pace import rest_after
 from msgtrace.storage.reader import ReadSql
 from msgtrace.storage.recompute import find_drift
 from msgtrace.storage.retention_state import read_state, state_statement
@@ -43,6 +46,8 @@ from msgtrace.storage.sqlite.purge import (
     list_tenants,
     purge_step,
 )
+
+T = TypeVar("T")
 
 _EXPIRED = """
 SELECT count(*), coalesce(sum(span_count), 0) FROM traces
@@ -151,12 +156,11 @@ class SqliteMaintenance:
         mode, total = await self._writer.run(_free_pages)
         if mode != INCREMENTAL:
             raise NotSupported(_NOT_INCREMENTAL)
-        done, pace = 0, Pace()
+        done = 0
         yield VacuumStep(done=0, total=total, table=self._path.name)
-        while moved := await self._writer.run(lambda connection: give_back_step(connection, 0.0)):
+        while moved := await _step(self._writer, lambda each: give_back_step(each, 0.0)):
             done = min(done + moved, total)
             yield VacuumStep(done=done, total=total, table=self._path.name)
-            await pace.rest()
         await self._writer.run(_shorten_wal)
         yield VacuumStep(done=total, total=total)
 
@@ -186,11 +190,10 @@ class SqlitePurger:
 
     async def purge(self, before_ns: int) -> AsyncGenerator[Purged, None]:
         """See Purger."""
-        pace = Pace()
         for tenant_id in await self._writer.run(list_tenants):
-            while purged := await self._step(tenant_id, before_ns):
+            step = partial(purge_step, tenant_id=tenant_id, before_ns=before_ns)
+            while purged := await _step(self._writer, step):
                 yield purged
-                await pace.rest()
 
     async def record(self, purged: Purged, *, before_ns: int, now_ns: int) -> None:
         """See Purger."""
@@ -204,19 +207,24 @@ class SqlitePurger:
 
     async def give_back_space(self) -> int:
         """See Purger."""
-        pages, pace = 0, Pace()
-        while moved := await self._writer.run(
-            lambda connection: give_back_step(connection, FREE_SHARE)
-        ):
+        pages = 0
+        while moved := await _step(self._writer, lambda each: give_back_step(each, FREE_SHARE)):
             pages += moved
-            await pace.rest()
         (page_bytes,) = await self._writer.run(_page_size)
         return pages * int(page_bytes)
 
-    async def _step(self, tenant_id: int, before_ns: int) -> Purged | None:
-        return await self._writer.run(
-            lambda connection: purge_step(connection, tenant_id, before_ns)
-        )
+
+async def _step(writer: ConnectionThread, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Do a step, then rest as long as it took; how long it waited for flushes does not count."""
+
+    def timed(connection: sqlite3.Connection) -> tuple[T, float]:
+        began_s = time.monotonic()
+        result = work(connection)
+        return result, time.monotonic() - began_s
+
+    result, took_s = await writer.run(timed)
+    await rest_after(took_s)
+    return result
 
 
 def _page_size(connection: sqlite3.Connection) -> Row:

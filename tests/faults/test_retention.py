@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from msgtrace.model.span import DEFAULT_TENANT
 from msgtrace.model.units import NS_PER_DAY
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import open_storage
+from msgtrace.storage.protocol import Storage
 from tests.batches import make_batch, span, trace_id_of
 from tests.contract.purging import midnight
 from tests.end_to_end.processes import RunningProcess, wait_until
@@ -28,7 +29,7 @@ from tests.faults.stage import Stage, postgres_stage, sqlite_stage
 SETTINGS = {"MSGTRACE_RETENTION": "7d", "MSGTRACE_RETENTION_INTERVAL_S": "0.2"}
 """The load has spans of today, of yesterday and of forty days ago, within the same traces."""
 
-EXPIRED_TRACES = 15_000
+EXPIRED_TRACES = 20_000
 """A purge of about a second at the least: long enough to be killed in its middle."""
 
 _DAY_OF_EXPIRED = -20
@@ -48,15 +49,26 @@ def stage_on(backend: str, request: pytest.FixtureRequest, seed: int) -> Iterato
 
 
 async def write_expired(url: str) -> None:
-    """Many traces that no retention of a week keeps."""
+    """Many traces that no retention of a week keeps; none of them goes before all are there."""
     start_ns = midnight(_DAY_OF_EXPIRED)
-    async with open_storage(Settings(database_url=url)) as storage:
+    async with open_storage(Settings(database_url=url)) as storage, be_the_purger(storage):
         for first in range(0, EXPIRED_TRACES, 5_000):
             spans = [
                 span(f"{n}", trace_id=trace_id_of(f"expired {n}"), start_ns=start_ns + n)
                 for n in range(first, first + 5_000)
             ]
             await storage.write_spans([make_batch(*spans)])
+
+
+@contextlib.asynccontextmanager
+async def be_the_purger(storage: Storage) -> AsyncIterator[None]:
+    """Keep the collectors from purging."""
+    while True:
+        async with storage.maintenance.purging() as purger:
+            if purger is not None:
+                yield
+                return
+        await asyncio.sleep(0.02)
 
 
 async def count_expired(url: str) -> int:
@@ -99,7 +111,10 @@ def test_retention_under_load_survives_kills_and_keeps_exactly_what_is_to_be_kep
             )
             assert not stage.load.troubles, stage.load.summary()
 
-            for collector in list(stage.collectors):  # whichever of them is at it
+            for collector in stage.collectors:  # whichever of them is at it
+                collector.kill()
+            assert asyncio.run(count_expired(stage.database_url)) > 0
+            for collector in list(stage.collectors):
                 stage.kill_and_restart(collector)
             stage.load.wait_until_all_succeed()
             stage.load.wait_for_requests(50)
@@ -111,7 +126,7 @@ def test_retention_under_load_survives_kills_and_keeps_exactly_what_is_to_be_kep
         for collector in stage.collectors:
             wait_until(partial(has_succeeded_since, collector, sent_by_s), "retention")
             assert "Traceback" not in collector.stderr
-        purged = sum(metrics_of(each)["msgtrace_purged_traces_total"] for each in stage.collectors)
+        purged = sum(metrics_of(each)["msgtrace_purged_spans_total"] for each in stage.collectors)
         assert purged > 0
         assert asyncio.run(count_expired(stage.database_url)) == 0
         stage.close()

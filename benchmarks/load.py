@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--rate", type=float, default=0.0, help="requests a second; 0: no limit")
+    parser.add_argument("--samples", action="store_true", help="also print when each was due")
     options = parser.parse_args()
     bodies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     requests = Renewed(min(options.requests, TEMPLATES), options.seed)
@@ -50,11 +52,17 @@ def main() -> None:
     senders = [SENDERS[options.wire](options.port) for _ in range(options.connections)]
     print("ready", flush=True)
     sys.stdin.readline()
-    print(json.dumps(_offer(bodies, senders, options.rate)), flush=True)
+    result, samples = _offer(bodies, senders, options.rate)
+    if options.samples:
+        result |= {"samples": samples}
+    print(json.dumps(result), flush=True)
 
 
-def _offer(bodies: queue.SimpleQueue[bytes], senders: list[Send], rate: float) -> dict[str, float]:
-    took_s: list[float] = []
+def _offer(
+    bodies: queue.SimpleQueue[bytes], senders: list[Send], rate: float
+) -> tuple[dict[str, Any], list[tuple[float, float]]]:
+    """What happened, and for each request when it was due (Unix time) and how long it took."""
+    samples: list[tuple[float, float]] = []
     refused: list[bytes] = []
     numbers = itertools.count()
 
@@ -70,17 +78,18 @@ def _offer(bodies: queue.SimpleQueue[bytes], senders: list[Send], rate: float) -
                 time.sleep(max(0.0, sent_at - time.perf_counter()))
             if not send(body):
                 refused.append(body)
-            took_s.append(time.perf_counter() - sent_at)
+            took_s = time.perf_counter() - sent_at
+            samples.append((began_at + sent_at - started_at, took_s))
 
     threads = [threading.Thread(target=run, args=(send,)) for send in senders]
-    cpu_before_s, started_at = time.process_time(), time.perf_counter()
+    cpu_before_s, began_at, started_at = time.process_time(), time.time(), time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     seconds = time.perf_counter() - started_at
-    took_s.sort()
-    return {
+    took_s = sorted(each for _, each in samples)
+    result = {
         "seconds": seconds,
         "spans": (len(took_s) - len(refused)) * SPANS_PER_REQUEST,
         "refused": len(refused),
@@ -88,6 +97,7 @@ def _offer(bodies: queue.SimpleQueue[bytes], senders: list[Send], rate: float) -
         "p50_ms": took_s[len(took_s) // 2] * 1e3,
         "p99_ms": took_s[len(took_s) * 99 // 100] * 1e3,
     }
+    return result, samples
 
 
 def grpc_sender(port: int) -> Send:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+from msgtrace.maintenance.watch import maintained
 from msgtrace.otlp.encodings import use_decoder
 from msgtrace.pipeline.assembly import open_pipeline
 from msgtrace.receivers.budget import ByteBudget
@@ -25,7 +26,7 @@ from msgtrace.storage.protocol import Storage
 from msgtrace.telemetry.endpoints import OperatorView
 from msgtrace.telemetry.health import Problem, Readiness, queue_problem, unless
 from msgtrace.telemetry.logs import log_started
-from msgtrace.telemetry.metrics import CollectorMetrics
+from msgtrace.telemetry.metrics import CollectorMetrics, MaintenanceMetrics
 from msgtrace.telemetry.process import ProcessTelemetry
 from msgtrace.tls import ServerTls, open_tls
 from msgtrace.workers.member import Member, listening
@@ -115,6 +116,7 @@ async def serve_collector(
                 tls=tls.http_context if tls else None,
             ) as http_port,
             readiness.watched(),
+            maintained(storage.maintenance, settings, MaintenanceMetrics(telemetry.registry)),
         ):
             yield Collector(grpc_port, http_port, export, pipeline.totals)
 

@@ -17,7 +17,8 @@ MsgtraceError
 │   │   └── SpillUnavailable            and so is the local disk that replaces it
 │   └── QueryTimeout            a read ran longer than its limit
 ├── StorageError            no, and it is our fault
-│   └── DataRefused             the database takes writes, but not this data
+│   ├── DataRefused             the database takes writes, but not this data
+│   └── NotSupported            this kind of database has no such thing
 └── ConfigError             raised before the first port opens; the operator acts
     ├── InvalidSetting          a setting that cannot be used, named
     ├── PortUnavailable         a port that cannot be bound
@@ -118,6 +119,10 @@ class DataRefused(StorageError):
 
     Its text names the kind of refusal (SQLSTATE, constraint), never a value.
     """
+
+
+class NotSupported(StorageError):
+    """Something that other kinds of databases can do, and this one cannot."""
 
 
 class ConfigError(MsgtraceError):

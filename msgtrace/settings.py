@@ -24,7 +24,7 @@ import msgspec
 import platformdirs
 
 from msgtrace.errors import InvalidSetting
-from msgtrace.model.units import MIB
+from msgtrace.model.units import MIB, NS_PER_S, parse_age_ns
 
 PREFIX = "MSGTRACE_"
 CONFIG_FILE_VARIABLE = "MSGTRACE_CONFIG_FILE"
@@ -47,6 +47,10 @@ OTHER_SIGNALS = ("refuse", "discard")
 NO_SPILL = "off"
 DECODERS = ("auto", "python", "native")
 NATIVE_PACKAGE = "msgtrace_native"
+NO_RETENTION = "off"
+LEAST_RETENTION_S = 3_600.0
+LEAST_DATABASE_BYTES = 16 * MIB
+"""Less would delete what has just come in."""
 LOG_FORMATS = ("console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -150,6 +154,21 @@ class Settings:
         "native if it is installed.",
         choices=DECODERS,
     )
+    retention: str = _setting(
+        NO_RETENTION,
+        "How old spans may become: 36h, 30d, 8w; off keeps them. PostgreSQL deletes whole days.",
+    )
+    max_database_bytes: int = _setting(
+        0,
+        "Bytes of traces beyond which the oldest are deleted; 0 for no limit. PostgreSQL deletes"
+        " whole days, never today.",
+        valid=(0, 2**50),
+    )
+    retention_interval_s: float = _setting(
+        60.0,
+        "How often a collector looks for what is to be deleted, in seconds.",
+        valid=_SECONDS,
+    )
     other_signals: str = _setting(
         "refuse",
         "What metrics, logs and profiles get: refuse, or discard (accepted, reported as rejected).",
@@ -191,9 +210,27 @@ class Settings:
                     self._refuse(each.name, f"must be {least} to {greatest}")
         if not self.host:
             self._refuse("host", "must not be empty")
+        self._check_retention()
         self._require_together("tls_cert_file", "tls_key_file")
         self._require_together("tls_key_file", "tls_cert_file")
         self._require_together("tls_client_ca_file", "tls_cert_file")
+
+    @property
+    def retention_s(self) -> float | None:
+        """How old spans may become, None for ever."""
+        if self.retention == NO_RETENTION:
+            return None
+        return parse_age_ns(self.retention) / NS_PER_S
+
+    def _check_retention(self) -> None:
+        try:
+            age_s = self.retention_s
+        except ValueError:
+            self._refuse("retention", "must be off or an age such as 36h, 30d or 8w")
+        if age_s is not None and age_s < LEAST_RETENTION_S:
+            self._refuse("retention", "must be at least 1h")
+        if 0 < self.max_database_bytes < LEAST_DATABASE_BYTES:
+            self._refuse("max_database_bytes", f"must be 0 or at least {LEAST_DATABASE_BYTES}")
 
     def _require_together(self, name: str, other: str) -> None:
         if getattr(self, name) and not getattr(self, other):

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import msgspec
 
 from msgtrace.cli.clear import can_ask
+from msgtrace.cli.database import database_options, with_storage
 from msgtrace.cli.letter_views import letter_json, print_letter, print_letters, print_replayed
-from msgtrace.cli.options import SettingsSource, settings_options
+from msgtrace.cli.options import SettingsSource
 from msgtrace.cli.render import print_json
 from msgtrace.cli.service_options import json_option
 from msgtrace.cli.text import clean, counted, human_size
@@ -31,10 +32,7 @@ from msgtrace.model.dead_letter import (
 )
 from msgtrace.model.span import DEFAULT_TENANT
 from msgtrace.pipeline.replay import Replayed, replay_letter
-from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import DeadLetterStore, Storage
-
-T = TypeVar("T")
 
 PAGE_LETTERS = 1_000
 
@@ -57,9 +55,6 @@ class _LetterIdType(click.ParamType[LetterId]):
         return LetterId(letter_id)
 
 
-_database_options = settings_options(
-    only=("database_url", "database_password_file", "connect_timeout_s")
-)
 _ids_argument = click.argument("ids", metavar="[ID]...", type=_LetterIdType(), nargs=-1)
 _all_option = click.option("--all", "is_all", is_flag=True, help="Every dead letter.")
 
@@ -80,7 +75,7 @@ def dead_letters() -> None:
     show_default=True,
     help="How many to show, the newest first.",
 )
-@_database_options
+@database_options
 @json_option
 def list_letters(source: SettingsSource, limit: int, as_json: bool) -> None:
     """Show the dead letters, newest first."""
@@ -88,7 +83,7 @@ def list_letters(source: SettingsSource, limit: int, as_json: bool) -> None:
     async def work(storage: Storage) -> tuple[list[DeadLetterSummary], DeadLetterTotals]:
         return await _newest(storage.dead_letters, limit), await storage.dead_letters.sum()
 
-    found, totals = _with_storage(source, work)
+    found, totals = with_storage(source, work)
     if as_json:
         rows = [letter_json(each) for each in found]
         print_json(msgspec.json.encode({"dead_letters": rows} | dataclasses.asdict(totals)))
@@ -102,11 +97,11 @@ def list_letters(source: SettingsSource, limit: int, as_json: bool) -> None:
 
 @dead_letters.command()
 @click.argument("letter_id", metavar="ID", type=_LetterIdType())
-@_database_options
+@database_options
 @json_option
 def show(source: SettingsSource, letter_id: LetterId, as_json: bool) -> None:
     """Show one dead letter: why, when, and the ids of the spans that were refused."""
-    letter = _with_storage(source, lambda storage: _get(storage.dead_letters, letter_id))
+    letter = with_storage(source, lambda storage: _get(storage.dead_letters, letter_id))
     if as_json:
         spans = [
             {"trace_id": trace_id.hex(), "span_id": span_id.hex()}
@@ -120,7 +115,7 @@ def show(source: SettingsSource, letter_id: LetterId, as_json: bool) -> None:
 @dead_letters.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @_ids_argument
-@_database_options
+@database_options
 def export(source: SettingsSource, folder: Path, ids: Sequence[LetterId]) -> None:
     """Write the requests to FOLDER as they were sent, each to a file; without IDs, all of them.
 
@@ -136,14 +131,14 @@ def export(source: SettingsSource, folder: Path, ids: Sequence[LetterId]) -> Non
             written += 1
         return written
 
-    written = _with_storage(source, work)
+    written = with_storage(source, work)
     click.echo(f"Wrote {counted(written, 'request')} to {clean(str(folder))}.")
 
 
 @dead_letters.command()
 @_ids_argument
 @_all_option
-@_database_options
+@database_options
 @json_option
 def replay(source: SettingsSource, ids: Sequence[LetterId], is_all: bool, as_json: bool) -> None:
     """Store the refused spans again, once the cause is mended.
@@ -157,7 +152,7 @@ def replay(source: SettingsSource, ids: Sequence[LetterId], is_all: bool, as_jso
         letters = _chosen(storage.dead_letters, wanted)
         return [(each.letter_id, await replay_letter(storage, each)) async for each in letters]
 
-    outcomes = _with_storage(source, work)
+    outcomes = with_storage(source, work)
     if as_json:
         rows = [{"id": each.hex()} | dataclasses.asdict(said) for each, said in outcomes]
         print_json(msgspec.json.encode({"replayed": rows}))
@@ -171,7 +166,7 @@ def replay(source: SettingsSource, ids: Sequence[LetterId], is_all: bool, as_jso
 @_ids_argument
 @_all_option
 @click.option("--yes", is_flag=True, help="Delete without asking.")
-@_database_options
+@database_options
 def delete(source: SettingsSource, ids: Sequence[LetterId], is_all: bool, yes: bool) -> None:
     """Give the refused spans up for good. `export` writes them to files first."""
     wanted = _require_choice(ids, is_all)
@@ -182,22 +177,11 @@ def delete(source: SettingsSource, ids: Sequence[LetterId], is_all: bool, yes: b
             return None
         return sum([await storage.dead_letters.delete(DEFAULT_TENANT, each) for each in chosen])
 
-    deleted = _with_storage(source, work)
+    deleted = with_storage(source, work)
     if deleted is None:
         click.echo("Nothing deleted.", err=True)
         raise click.exceptions.Exit(1)
     click.echo(f"Deleted {counted(deleted, 'dead letter')}.")
-
-
-def _with_storage(source: SettingsSource, work: Callable[[Storage], Awaitable[T]]) -> T:
-    """Do `work` on the database, which must have the schema of this program."""
-
-    async def run() -> T:
-        settings = dataclasses.replace(source.read(), auto_migrate=False)
-        async with open_storage(settings) as storage:
-            return await work(storage)
-
-    return asyncio.run(run())
 
 
 def _require_choice(ids: Sequence[LetterId], is_all: bool) -> Sequence[LetterId] | None:

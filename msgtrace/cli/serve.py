@@ -82,6 +82,9 @@ def collector(source: SettingsSource) -> None:
         "max_batch_bytes",
         "max_dead_letter_bytes",
         "workers",
+        "retention",
+        "max_database_bytes",
+        "retention_interval_s",
     )
 )
 def query(source: SettingsSource) -> None:

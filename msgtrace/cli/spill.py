@@ -61,7 +61,7 @@ def spill() -> None:
 def list_spills(source: SettingsSource, as_json: bool) -> None:
     """Show every spill file: of which database, whether in use, and what it holds."""
     settings = source.read()
-    rows = _rows(settings)
+    rows = spill_rows(settings)
     if as_json:
         print_json(msgspec.json.encode(rows))
     elif rows:
@@ -122,7 +122,8 @@ def export(source: SettingsSource, folder: Path) -> None:
     click.echo(f"Wrote {counted(written, 'request')} to {clean(str(folder))}.")
 
 
-def _rows(settings: Settings) -> list[SpillRow]:
+def spill_rows(settings: Settings) -> list[SpillRow]:
+    """Every spill file below the settings' folder. Raises StorageUnavailable, OSError."""
     own = folder_of(settings.spill_dir, settings.database_url)
     now_ns = time.time_ns()
     rows = []

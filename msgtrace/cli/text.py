@@ -90,6 +90,7 @@ def human_size(size_bytes: int) -> str:
     size = float(size_bytes)
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < KIB:
-            return f"{size:.3g} {unit}" if unit != "bytes" else counted(size_bytes, "byte")
+            figure = f"{size:.3g}" if size < 999.5 else f"{size:,.0f}"
+            return f"{figure} {unit}" if unit != "bytes" else counted(size_bytes, "byte")
         size /= KIB
     return f"{size:,.1f} TiB"

@@ -18,6 +18,15 @@ NS_PER_DAY = 86_400 * NS_PER_S
 
 MAX_INT64 = 2**63 - 1
 
+NS_PER_AGE_UNIT = {
+    "m": 60 * NS_PER_S,
+    "h": 3_600 * NS_PER_S,
+    "d": NS_PER_DAY,
+    "w": 7 * NS_PER_DAY,
+}
+
+_AGE = re.compile(r"(\d{1,6})([mhdw])", re.ASCII)
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})",
@@ -44,6 +53,17 @@ def parse_time_ns(text: str) -> int:
     if not 0 <= time_ns <= MAX_INT64:
         raise ValueError("outside 1970..2262")
     return time_ns
+
+
+def parse_age_ns(text: str) -> int:
+    """Nanoseconds from a number of minutes, hours, days or weeks: 90m, 36h, 30d, 8w.
+
+    Raises ValueError for anything else, and for no time at all.
+    """
+    match = _AGE.fullmatch(text.strip())
+    if match is None or not int(match[1]):
+        raise ValueError("not an age such as 36h, 30d or 8w")
+    return int(match[1]) * NS_PER_AGE_UNIT[match[2]]
 
 
 def _parse_rfc3339(text: str) -> int:

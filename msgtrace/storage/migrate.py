@@ -7,6 +7,7 @@ applied in order under a lock and recorded with a checksum.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,12 @@ from pathlib import Path
 from msgtrace.errors import SchemaMismatch
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+
+_INDEX_CHANGE = re.compile(
+    r"^(CREATE|DROP) (?:UNIQUE )?INDEX (?:CONCURRENTLY )?(?:IF (?:NOT )?EXISTS )?(\w+)"
+    r"(?: ON (?:ONLY )?(\w+))?",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,18 @@ def pending_migrations(backend: str, applied: Mapping[int, str]) -> list[Migrati
                 "the database belongs to another build of msgtrace"
             )
     return [migration for migration in known if migration.number not in applied]
+
+
+def expected_indexes(backend: str) -> dict[str, str]:
+    """The names of the indexes that the migrations end with, each with its table."""
+    expected: dict[str, str] = {}
+    for migration in load_migrations(backend):
+        for verb, name, table in _INDEX_CHANGE.findall(migration.sql):
+            if verb == "CREATE":
+                expected[name] = table
+            else:
+                expected.pop(name, None)
+    return expected
 
 
 def require_none_pending(pending: list[Migration]) -> None:

@@ -7,7 +7,8 @@ write that is DataRefused). No driver exception leaves a backend.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,15 @@ from msgtrace.model.dead_letter import (
     DeadLetterTotals,
     LetterId,
     Place,
+)
+from msgtrace.model.maintenance import (
+    Finding,
+    Partition,
+    Purged,
+    PurgePlan,
+    RetentionState,
+    SizeVerdict,
+    VacuumStep,
 )
 from msgtrace.model.search import TraceFilter, TracePage, TraceSearch
 from msgtrace.model.span import TenantId, TraceId
@@ -154,7 +164,92 @@ class StorageAdmin(Protocol):
         ...
 
     async def get_status(self) -> StorageStatus:
-        """Version, schema and size, for operators."""
+        """Version, schema, size and content, for operators; never reads all spans."""
+        ...
+
+
+class Purger(Protocol):
+    """The right to purge, which one process has at a time.
+
+    What it does is done in small steps, with pauses between them that leave the database to
+    others. Ended at any moment, by kill -9 too, it leaves a consistent database and can be done
+    again.
+    """
+
+    def purge(self, before_ns: int) -> AsyncGenerator[Purged, None]:
+        """Delete every span that starts before `before_ns`; yield what each step did.
+
+        The summaries of traces are deleted with the last of their spans. Of a trace that has later
+        spans too, these stay, and the summary is what it would be if only they had been sent.
+        Spans of that time that are written meanwhile may stay, for the next purge.
+        before_ns: taken down to `Maintenance.edge_of`.
+        Raises StorageUnavailable, also where readers hold a partition for too long.
+        """
+        ...
+
+    async def record(self, purged: Purged, *, before_ns: int, now_ns: int) -> None:
+        """Tell all processes that everything before `before_ns` is purged, at `now_ns`."""
+        ...
+
+    async def give_back_space(self) -> int:
+        """Return free space to the file system, as far as that holds up nobody.
+
+        Returns how many bytes. Some is kept for what comes next.
+        """
+        ...
+
+
+class Maintenance(Protocol):
+    """What keeps a database in shape over years."""
+
+    def purging(self) -> AbstractAsyncContextManager[Purger | None]:
+        """Be the one who purges while the block runs; None, at once, if another process is."""
+        ...
+
+    def edge_of(self, before_ns: int) -> int:
+        """The latest time up to `before_ns` at which this database can cut."""
+        ...
+
+    async def plan_purge(self, before_ns: int) -> PurgePlan:
+        """What `Purger.purge` would do now. Changes nothing."""
+        ...
+
+    async def judge_size(self, max_bytes: int, now_ns: int) -> SizeVerdict:
+        """How far must be purged so that traces and all that belongs to them fit `max_bytes`?"""
+        ...
+
+    async def get_retention_state(self) -> RetentionState:
+        """What was last recorded."""
+        ...
+
+    async def make_partitions(self, days_ahead: int) -> list[str]:
+        """Make the partitions of today and the next days that are missing; return their names.
+
+        Empty for a database without partitions.
+        """
+        ...
+
+    async def list_partitions(self) -> list[Partition]:
+        """By time, the default one last. Raises NotSupported for a database without them."""
+        ...
+
+    def vacuum(self, *, full: bool) -> AsyncGenerator[VacuumStep, None]:
+        """Make the space of deleted rows usable, and give it back as far as that is possible.
+
+        full: rewrite everything, which gives all of it back and locks out writers meanwhile.
+        Raises NotSupported where only a full one helps.
+        """
+        ...
+
+    async def examine(self) -> list[Finding]:
+        """What is wrong with the database itself: rights, versions, clock, indexes, room."""
+        ...
+
+    async def sample_drift(self, trace_count: int) -> tuple[int, list[TraceId]]:
+        """Compare about so many summaries with their spans.
+
+        Return how many were compared, and the traces whose summary is wrong.
+        """
         ...
 
 
@@ -162,7 +257,10 @@ class StorageAdmin(Protocol):
 class StorageStatus:
     """What `msgtrace-admin status` shows.
 
-    `url` has no password in it; `schema_version` is the newest applied migration.
+    `url` has no password in it. `schema_version` is the newest of `migrations`, which are applied.
+    trace_count, span_count: exact only if `is_exact`. oldest_ns and newest_ns are starts of traces,
+    None if there is none. spans_per_s: of the traces that started within the last minute.
+    partitions: 0 where there are none.
     """
 
     backend: str
@@ -172,6 +270,13 @@ class StorageStatus:
     database_bytes: int
     trace_count: int
     span_count: int
+    is_exact: bool
+    oldest_ns: int | None
+    newest_ns: int | None
+    spans_per_s: float
+    partitions: int
+    migrations: list[str]
+    retention: RetentionState
 
 
 class Storage(SpanWriter, TraceReader, StorageAdmin, Protocol):
@@ -180,4 +285,9 @@ class Storage(SpanWriter, TraceReader, StorageAdmin, Protocol):
     @property
     def dead_letters(self) -> DeadLetterStore:
         """What it refused."""
+        ...
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """What keeps it in shape."""
         ...

@@ -2,7 +2,7 @@
 
 Each database has a folder. It may serve several collectors: each locks a file of its own, for as
 long as it lives. A lock ends with its process, however that ends, so a file without one was left
-behind.
+behind. On Windows, where files are not locked, a folder may serve one collector only.
 """
 
 from __future__ import annotations
@@ -10,15 +10,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import sys
 from pathlib import Path
-from typing import IO
 
 from msgtrace.errors import InvalidSetting
 from msgtrace.settings import mask_password
-
-if sys.platform != "win32":
-    import fcntl
+from msgtrace.storage.file_lock import lock_file
 
 _MOST_FILES = 64
 """Collectors that may share one folder."""
@@ -77,28 +73,5 @@ def lock_files(folder: Path, locks: contextlib.ExitStack) -> tuple[Path, list[Pa
     return _file(folder, own), left
 
 
-def lock_file(path: Path, locks: contextlib.ExitStack) -> bool:
-    """Lock a spill file until `locks` is closed; False if somebody else has it. Raises OSError.
-
-    The lock is a file beside it: closing a file of SQLite's would drop the locks that SQLite holds.
-    """
-    lock = path.with_name(path.name + ".lock").open("a")
-    if not _lock(lock):
-        lock.close()
-        return False
-    locks.callback(lock.close)
-    return True
-
-
 def _file(folder: Path, number: int) -> Path:
     return folder / f"spill-{number}.db"
-
-
-def _lock(file: IO[str]) -> bool:
-    if sys.platform == "win32":
-        return True  # one collector a folder there, as the documentation says
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

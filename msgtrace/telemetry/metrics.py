@@ -25,6 +25,8 @@ from prometheus_client import (
 
 from msgtrace.errors import MsgtraceError
 from msgtrace.model.batch import Rejection, SpanBatch
+from msgtrace.model.maintenance import Purged, RetentionState
+from msgtrace.model.units import NS_PER_S
 
 VERSION = version("msgtrace")
 
@@ -353,6 +355,71 @@ class SpillMetrics(MetricSet):
         return {"requests_spilled": _total(self._spilled), "in_spill": _total(self._requests)}
 
 
+class MaintenanceMetrics(MetricSet):
+    """What is done to keep the database in shape."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        super().__init__(registry)
+        self._enabled = self._gauge(
+            "msgtrace_retention_enabled", "1 if old spans are deleted, by age or by size, else 0."
+        )
+        self._success = self._gauge(
+            "msgtrace_retention_last_success_timestamp_seconds",
+            "When retention last succeeded, whichever process did it; 0 if it never did.",
+        )
+        self._edge = self._gauge(
+            "msgtrace_retention_purged_before_timestamp_seconds",
+            "Spans that start before this time were deleted; 0 if none were.",
+        )
+        self._failures = self._counter(
+            "msgtrace_maintenance_failures_total", "Runs of maintenance that did not succeed."
+        )
+        self._spans = self._counter(
+            "msgtrace_purged_spans_total", "Spans that retention in this process deleted."
+        )
+        self._traces = self._counter(
+            "msgtrace_purged_traces_total", "Traces that retention in this process deleted."
+        )
+        self._partitions = self._gauge(
+            "msgtrace_partitions", "Partitions of spans in PostgreSQL, the default one among them."
+        )
+        self._used = self._gauge(
+            "msgtrace_database_bytes",
+            "Bytes that traces and what belongs to them take, where there is a limit.",
+        )
+        self._limit = self._gauge(
+            "msgtrace_database_limit_bytes",
+            "Bytes beyond which the oldest traces are deleted; 0 for no limit.",
+        )
+
+    def set_policy(self, *, is_on: bool, max_bytes: int) -> None:
+        """What the settings want."""
+        self._enabled.set(is_on)
+        self._limit.set(max_bytes)
+
+    def set_success(self, state: RetentionState) -> None:
+        """What the database knows of the last success."""
+        self._success.set(state.succeeded_at_ns / NS_PER_S)
+        self._edge.set(state.purged_before_ns / NS_PER_S)
+
+    def count_purged(self, purged: Purged) -> None:
+        """A step of a purge was done."""
+        self._spans.inc(purged.spans)
+        self._traces.inc(purged.traces)
+
+    def count_failure(self) -> None:
+        """A run ended with an error."""
+        self._failures.inc()
+
+    def set_partitions(self, count: int) -> None:
+        """How many partitions there are."""
+        self._partitions.set(count)
+
+    def set_used_bytes(self, used_bytes: int) -> None:
+        """How much of the limit is used."""
+        self._used.set(used_bytes)
+
+
 class QueryMetrics(MetricSet):
     """What the query service was asked."""
 
@@ -460,6 +527,7 @@ def declarations() -> Mapping[str, Declaration]:
     sets = (
         CollectorMetrics(),
         SpillMetrics(),
+        MaintenanceMetrics(),
         QueryMetrics(),
         DatabaseMetrics(),
         WorkerMetrics(),

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 from click.testing import CliRunner
 
-from msgtrace.cli import admin
+from msgtrace.cli import admin, database
 from msgtrace.errors import SchemaMismatch
+from msgtrace.model.maintenance import RetentionState
 from msgtrace.settings import Settings
 from msgtrace.storage.protocol import StorageStatus
 
@@ -20,6 +21,13 @@ STATUS = StorageStatus(
     database_bytes=3 * 1024 * 1024,
     trace_count=1_200,
     span_count=3_400,
+    is_exact=False,
+    oldest_ns=None,
+    newest_ns=None,
+    spans_per_s=12.25,
+    partitions=3,
+    migrations=["0001_first", "0002_next"],
+    retention=RetentionState(),
 )
 
 
@@ -41,7 +49,7 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> FakeStorage:
         fake.opened_with = settings
         yield fake
 
-    monkeypatch.setattr(admin, "open_storage", open_fake)
+    monkeypatch.setattr(database, "open_storage", open_fake)
     return fake
 
 
@@ -59,13 +67,18 @@ def test_status_shows_the_database_and_never_migrates(storage: FakeStorage) -> N
 
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "Backend  sqlite",
-        "Server   SQLite 3.50.1",
-        "URL      sqlite:////data/traces.db",
-        "Schema   version 2",
-        "Size     3 MiB",
-        "Traces   1,200",
-        "Spans    3,400",
+        "Backend     sqlite",
+        "Server      SQLite 3.50.1",
+        "URL         sqlite:////data/traces.db",
+        "Schema      version 2 (0002_next)",
+        "Size        3 MiB",
+        "Traces      about 1,200",
+        "Spans       about 3,400",
+        "Oldest      none",
+        "Newest      none",
+        "Comes in    12.2 spans/s, over the last minute",
+        "Partitions  3",
+        "Retention   has never run",
     ]
     assert storage.opened_with == Settings(database_url=STATUS.url, auto_migrate=False)
 
@@ -103,3 +116,11 @@ def test_a_schema_that_does_not_fit_ends_as_one_sentence(monkeypatch: pytest.Mon
 
     assert result.exit_code == 1
     assert result.stderr == "Error: migration 0001 was changed after it was applied\n"
+
+
+@pytest.mark.parametrize("age", ["5", "five", "0d", "-5d", "5y", "5 d", "2026-03-01", ""])
+def test_purge_refuses_what_is_no_age_before_it_opens_a_database(age: str) -> None:
+    result = CliRunner().invoke(admin.main, ["purge", "--yes", "--", age])
+
+    assert result.exit_code == 2
+    assert "36h, 30d or 8w" in result.stderr

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import dataclasses
+import random
 from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
+from msgtrace.errors import StorageUnavailable
 from msgtrace.model.units import NS_PER_DAY
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import open_storage
+from msgtrace.storage.postgres import purge as purge_module
+from msgtrace.storage.postgres.partitions import estimated_rows, make_partition
 from msgtrace.storage.protocol import Storage
 from tests.batches import make_batch, span, trace_id_of
+from tests.contract.purging import midnight, purge
 from tests.contract.reading import TENANT, find, read_trace
 
 pytestmark = pytest.mark.postgres
@@ -23,10 +28,6 @@ pytestmark = pytest.mark.postgres
 def settings(postgres_url: str) -> Settings:
     """Partitions are PostgreSQL's alone."""
     return Settings(database_url=postgres_url)
-
-
-def midnight(days_from_today: int) -> int:
-    return (time.time_ns() // NS_PER_DAY + days_from_today) * NS_PER_DAY
 
 
 def partition_of(days_from_today: int) -> str:
@@ -158,3 +159,97 @@ async def test_deletion_reaches_every_partition(storage: Storage, postgres_url: 
         assert await storage.delete_trace(TENANT, trace_id_of(f"{days}"))
 
     assert await names_by_partition(postgres_url) == {}
+
+
+async def test_rows_on_their_way_to_the_default_partition_find_one_made_meanwhile(
+    storage: Storage, postgres_url: str
+) -> None:
+    await write_days(storage, -3)
+    connection = await asyncpg.connect(postgres_url)
+    try:
+        await connection.execute(f"DROP TABLE {partition_of(-3)}")
+        attaching = connection.transaction()
+        await attaching.start()
+        await make_partition(connection, midnight(-3) // NS_PER_DAY)
+        late = span("late", start_ns=midnight(-3))
+        writing = asyncio.create_task(storage.write_spans([make_batch(late)]))
+        await asyncio.sleep(0.3)
+        assert not writing.done()  # it waits for the lock on the default partition
+        await attaching.commit()
+
+        assert await writing == 1
+    finally:
+        await connection.close()
+    assert await names_by_partition(postgres_url) == {partition_of(-3): {"late"}}
+
+
+async def test_days_that_are_about_to_be_deleted_get_no_partition(
+    settings: Settings, postgres_url: str
+) -> None:
+    async with open_storage(dataclasses.replace(settings, retention="2d")) as storage:
+        await write_days(storage, -5, -3, -2, 0)
+
+    assert await names_by_partition(postgres_url) == {
+        "spans_default": {"-5", "-3"},
+        partition_of(-2): {"-2"},
+        partition_of(0): {"0"},
+    }
+
+
+async def test_partitions_are_made_ahead_without_any_span(
+    storage: Storage, postgres_url: str
+) -> None:
+    assert await storage.maintenance.make_partitions(3) == [partition_of(n) for n in range(4)]
+    assert await storage.maintenance.make_partitions(3) == []
+    assert {partition_of(n) for n in range(4)} <= await partitions(postgres_url)
+
+
+async def test_a_partition_that_is_read_is_left_to_a_later_purge_and_holds_up_nobody(
+    storage: Storage, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purge_module, "DROP_TRIES", 3)
+    monkeypatch.setattr(purge_module, "DROP_PAUSE_S", 0.05)
+    await write_days(storage, -5, 0)
+    reader = await asyncpg.connect(postgres_url)
+    try:
+        async with reader.transaction():
+            await reader.fetch("SELECT count(*) FROM spans")
+            purging = asyncio.create_task(purge(storage, midnight(-2)))
+            while not purging.done():
+                new = span(trace_id=random.randbytes(16), start_ns=midnight(0))
+                await asyncio.wait_for(storage.write_spans([make_batch(new)]), 5)
+                await asyncio.sleep(0.01)
+            with pytest.raises(
+                StorageUnavailable, match=f"{partition_of(-5)} could not be dropped"
+            ):
+                await purging
+            assert partition_of(-5) in await partitions(postgres_url)
+            assert (await find(storage, name="-5")).total == 0
+    finally:
+        await reader.close()
+
+    purged = await purge(storage, midnight(-2))
+
+    assert (purged.partitions, purged.traces) == (1, 0)
+    assert partition_of(-5) not in await partitions(postgres_url)
+    assert (await find(storage, name="0")).total == 1
+
+
+@pytest.mark.parametrize(
+    ("analyzed_rows", "analyzed_pages", "heap_bytes", "counted_rows", "rows"),
+    [
+        (-1, 0, 0, 0, 0),
+        (-1, 0, 8192 * 10, 70, 70),  # never analyzed
+        (100, 2, 8192 * 10, 0, 500),  # has grown since; the counts were lost in a crash
+        (100, 2, 8192 * 2, 130, 130),
+    ],
+)
+def test_rows_are_estimated_from_statistics(
+    analyzed_rows: int, analyzed_pages: int, heap_bytes: int, counted_rows: int, rows: int
+) -> None:
+    assert rows == estimated_rows(
+        analyzed_rows=analyzed_rows,
+        analyzed_pages=analyzed_pages,
+        heap_bytes=heap_bytes,
+        counted_rows=counted_rows,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from msgtrace.model.span import DEFAULT_TENANT
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.sqlite.connection import ConnectionThread, open_connection, write_transaction
+from msgtrace.storage.sqlite.purge import STEP_PAGES, give_back_step
 from tests.batches import TRACE_A, make_batch, span
 
 _LOOK = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1 FROM spans')"
@@ -54,6 +56,28 @@ def test_a_transaction_that_sqlite_has_ended_leaves_the_connection_usable(tmp_pa
     assert not connection.in_transaction
     assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
     connection.close()
+
+
+async def test_a_new_file_gives_space_back_once_it_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "msgtrace.db"
+    async with open_storage(Settings(database_url=f"sqlite:///{path}")) as storage:
+        spans = [span(f"{n}", start_ns=n, attributes={"filler": "x" * 500}) for n in range(5_000)]
+        await storage.write_spans([make_batch(*spans)])
+        await storage.delete_trace(DEFAULT_TENANT, TRACE_A)
+        before = (await storage.get_status()).database_bytes
+
+        connection = open_connection(path)
+        assert give_back_step(connection, 0.0) >= STEP_PAGES  # in one transaction
+        connection.close()
+        async with storage.maintenance.purging() as purger:
+            assert purger is not None
+            given_back_bytes = await purger.give_back_space()
+        after = (await storage.get_status()).database_bytes
+
+        assert 0 < given_back_bytes < before - after
+        assert after < before / 2
+        assert await storage.write_spans([make_batch(span("root"))]) == 1
+    assert sorted(os.listdir(tmp_path)) == ["msgtrace.db", "msgtrace.db-maintenance.lock"]
 
 
 async def test_a_disk_that_fills_up_is_retryable_and_passes(tmp_path: Path) -> None:

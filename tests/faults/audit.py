@@ -1,7 +1,7 @@
 """The proof through the database itself: nothing lost, nothing twice, every total right.
 
 Spans and summaries are read in one snapshot, so that an audit may run under load. A summary is
-right if it is what `model.batch.summarize` makes of the stored spans of its trace.
+right if it is what `storage.recompute` makes of the stored spans of its trace.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable
@@ -18,17 +17,19 @@ from typing import Any
 
 import asyncpg
 
-from msgtrace.model.batch import TraceDelta, TraceKey, summarize
-from msgtrace.model.genai import read_facts
-from msgtrace.model.span import SPAN_COLUMNS, Row
-from msgtrace.storage.summary import TRACE_COLUMNS, trace_row
+from msgtrace.model.span import Row
+from msgtrace.storage.recompute import (
+    SUMMED_COLUMNS,
+    drifted_columns,
+    plain_trace,
+    summarize_stored,
+)
+from msgtrace.storage.summary import TRACE_COLUMNS
 from tests.faults.load import Load, SpanKey
 
-_SPANS = f"SELECT {', '.join(SPAN_COLUMNS)} FROM spans"
+_SPANS = f"SELECT {', '.join(SUMMED_COLUMNS)} FROM spans"
 _TRACES = f"SELECT {', '.join(TRACE_COLUMNS)} FROM traces"
 
-_ATTRIBUTES = SPAN_COLUMNS.index("attributes")
-_COST = TRACE_COLUMNS.index("cost")
 _SHOWN = 5
 
 
@@ -60,11 +61,14 @@ class Audit:
         assert self.is_clean, "\n".join([str(self), *self.problems])
 
 
-def audit(database_url: str, load: Load) -> Audit:
-    """Compare what the senders know with what the database holds."""
-    acknowledged, _ = load.snapshot()
+def audit(database_url: str, load: Load, *, kept_since_ns: int = 0) -> Audit:
+    """Compare what the senders know with what the database holds.
+
+    kept_since_ns: spans that start before it are to be gone.
+    """
+    acknowledged = {key for key in load.snapshot()[0] if key[3] >= kept_since_ns}
     spans, traces = _read(database_url)
-    sent = load.sent_now()
+    sent = {key for key in load.sent_now() if key[3] >= kept_since_ns}
     found = Audit(acknowledged=len(acknowledged), stored=len(spans), traces=len(traces))
     keys = Counter(_key(row) for row in spans)
     found.lost = _note(found, "lost", acknowledged - keys.keys())
@@ -91,47 +95,22 @@ def _key(row: Row) -> SpanKey:
 
 
 def _wrong_totals(spans: list[Row], traces: list[Row]) -> list[str]:
-    genai = {}
-    for position, row in enumerate(spans):
-        facts = read_facts(json.loads(row[_ATTRIBUTES] or "{}"))
-        if facts is not None:
-            genai[position] = facts
-    expected = summarize(spans, genai)
+    expected = summarize_stored(spans)
     stored = {(row[0], row[1]): row for row in traces}
     wrong = [f"summary without spans {key!r}" for key in stored.keys() - expected.keys()]
-    for key, delta in expected.items():
-        wrong += _differences(key, delta, stored.get(key))
+    wrong += [f"spans without summary {key!r}" for key in expected.keys() - stored.keys()]
+    for key in expected.keys() & stored.keys():
+        different = drifted_columns(stored[key], key, expected[key])
+        wrong += [f"{key[1].hex()}: {', '.join(different)}"] if different else []
     return wrong
-
-
-def _differences(key: TraceKey, delta: TraceDelta, row: Row | None) -> list[str]:
-    if row is None:
-        return [f"spans without summary {key!r}"]
-    should = trace_row(key, delta, json.dumps)
-    different = [
-        f"{name} is {is_!r}, should be {must!r}"
-        for position, (name, is_, must) in enumerate(zip(TRACE_COLUMNS, row, should, strict=True))
-        if not (math.isclose(is_, must, abs_tol=1e-6) if position == _COST else is_ == must)
-    ]
-    return [f"{key[1].hex()}: {'; '.join(different)}"] if different else []
 
 
 def _read(database_url: str) -> tuple[list[Row], list[Row]]:
     if database_url.startswith("sqlite"):
         spans, traces = _read_sqlite(database_url.removeprefix("sqlite:///"))
-    else:
-        spans, traces = asyncio.run(_read_postgres(database_url))
-    return spans, [_plain(row) for row in traces]
-
-
-def _plain(row: Row) -> Row:
-    """The same whatever the backend: lists as JSON text, truth as bool."""
-    services, models = (
-        json.dumps(sorted(json.loads(column) if isinstance(column, str) else column))
-        for column in row[-2:]
-    )
-    position = TRACE_COLUMNS.index("root_has_parent")
-    return (*row[:position], bool(row[position]), *row[position + 1 : -2], services, models)
+        return spans, [plain_trace(row, json.loads) for row in traces]
+    spans, traces = asyncio.run(_read_postgres(database_url))
+    return spans, [plain_trace(row, list) for row in traces]
 
 
 def _read_sqlite(path: str) -> tuple[list[Row], list[Row]]:

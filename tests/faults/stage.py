@@ -138,9 +138,15 @@ def _spilled_requests(collector: RunningProcess) -> int:
 
 @contextlib.contextmanager
 def sqlite_stage(
-    path: Path, seed: int, *, collectors: int = 1, program: Program | None = None, **load: object
+    path: Path,
+    seed: int,
+    *,
+    collectors: int = 1,
+    program: Program | None = None,
+    settings: dict[str, str] | None = None,
+    **load: object,
 ) -> Iterator[Stage]:
-    """Collectors on one SQLite file."""
+    """Collectors on one SQLite file. settings: more settings of the collectors."""
     url = f"sqlite:///{path}"
     ports = [Ports.free() for _ in range(collectors)]
     stage = Stage(
@@ -150,6 +156,7 @@ def sqlite_stage(
         chance=random.Random(seed),
         program=program or Program(),
         path=path,
+        settings=settings or {},
     )
     with _with_collectors(stage, ports):
         yield stage

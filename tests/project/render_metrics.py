@@ -56,6 +56,8 @@ ALARMS = {
     "msgtrace_dead_letter_bytes / msgtrace_dead_letter_limit_bytes > 0.8": (
         "soon refused spans are not kept any more"
     ),
+    "time() - msgtrace_retention_last_success_timestamp_seconds > 3600 and"
+    " msgtrace_retention_enabled == 1": "old spans are not deleted, and the database grows",
     "histogram_quantile(0.99, rate(msgtrace_acknowledgement_seconds_bucket[5m])) > 0.2": (
         "senders wait long for their answers"
     ),

@@ -16,6 +16,8 @@ METRICS = [pytest.param(each, id=each.name) for each in declarations().values()]
 UNITS = ("_total", "_seconds", "_bytes", "_spans", "_requests", "_letters", "_workers", "_info")
 WITHOUT_UNIT = {
     "msgtrace_database_answers",
+    "msgtrace_retention_enabled",
+    "msgtrace_partitions",
     "msgtrace_database_connections",
     "msgtrace_database_connections_in_use",
 }

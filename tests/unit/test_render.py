@@ -61,7 +61,13 @@ def test_a_duration_is_short_and_has_its_unit(duration_ns: int, text: str) -> No
 
 @pytest.mark.parametrize(
     ("size_bytes", "text"),
-    [(1, "1 byte"), (1023, "1,023 bytes"), (1536, "1.5 KiB"), (5 * 2**40, "5.0 TiB")],
+    [
+        (1, "1 byte"),
+        (1023, "1,023 bytes"),
+        (1536, "1.5 KiB"),
+        (1010 * 1024, "1,010 KiB"),
+        (5 * 2**40, "5.0 TiB"),
+    ],
 )
 def test_a_size_has_its_unit(size_bytes: int, text: str) -> None:
     assert human_size(size_bytes) == text

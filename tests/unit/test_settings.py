@@ -77,10 +77,15 @@ def test_every_setting_can_be_given_in_the_environment(monkeypatch: pytest.Monke
         str: ("other", "other"),
     }
     expected = {"database_password_file": ""}  # names a file: see "Passwords"
+    more: dict[str, tuple[str, Any]] = {
+        "retention": ("36h", "36h"),
+        "max_database_bytes": ("20000000", 20_000_000),
+    }
     for each in dataclasses.fields(Settings):
         if each.name in expected:
             continue
-        text, expected[each.name] = others[type(getattr(Settings(), each.name))]
+        kind = type(getattr(Settings(), each.name))
+        text, expected[each.name] = more.get(each.name, others[kind])
         if choices := each.metadata["choices"]:
             text = expected[each.name] = choices[-1]
         monkeypatch.setenv(variable_name(each.name), text)
@@ -120,6 +125,21 @@ def test_a_value_is_converted_to_the_type_of_its_setting(name: str, given: Any, 
 
 
 @pytest.mark.parametrize(
+    ("given", "age_s"),
+    [
+        ("off", None),
+        ("90m", 5_400),
+        ("36h", 129_600),
+        ("30d", 2_592_000),
+        (" 8w ", 4_838_400),
+        ("999999w", 999_999 * 604_800),
+    ],
+)
+def test_a_retention_is_off_or_an_age(given: str, age_s: float | None) -> None:
+    assert read_settings({"retention": given}).retention_s == age_s
+
+
+@pytest.mark.parametrize(
     ("name", "given", "problem"),
     [
         ("port", "http", "a whole number"),
@@ -138,6 +158,12 @@ def test_a_value_is_converted_to_the_type_of_its_setting(name: str, given: Any, 
         ("log_level", "verbose", "debug, info, warning, error"),
         ("log_format", "xml", "console, json"),
         ("host", "  ", "must not be empty"),
+        ("retention", "30", "36h, 30d or 8w"),
+        ("retention", "forever", "36h, 30d or 8w"),
+        ("retention", "0d", "36h, 30d or 8w"),
+        ("retention", "59m", "at least 1h"),
+        ("max_database_bytes", "1000", "at least 16777216"),
+        ("retention_interval_s", "0", "0.001 to"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_with_its_variable(

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msgtrace.errors import Overloaded
+from msgtrace.storage.file_lock import lock_file
 from msgtrace.storage.spill import Spill
-from msgtrace.storage.spill_files import folder_of, lock_file, spill_files
+from msgtrace.storage.spill_files import folder_of, spill_files
 from msgtrace.storage.spill_table import SpillContent, move_from, open_spill_file
 from tests.spilled import (
     ENOUGH,

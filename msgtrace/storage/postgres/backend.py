@@ -6,18 +6,21 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Self
 
+from msgtrace.errors import DataRefused
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.search import TraceFilter
 from msgtrace.model.span import Row, TenantId, TraceId
-from msgtrace.settings import Settings, mask_password
+from msgtrace.settings import Settings
 from msgtrace.storage.dead_letters import SqlDeadLetters
 from msgtrace.storage.postgres.check import ConnectionCheck
 from msgtrace.storage.postgres.connection import WRITERS, Pool, open_pools
 from msgtrace.storage.postgres.errors import translated_write_errors
+from msgtrace.storage.postgres.maintenance import PostgresMaintenance
 from msgtrace.storage.postgres.opening import Opening
-from msgtrace.storage.postgres.partitions import DayPartitions
+from msgtrace.storage.postgres.partitions import DayPartitions, was_made_meanwhile
 from msgtrace.storage.postgres.reader import DIALECT, SnapshotReader, numbered
 from msgtrace.storage.postgres.schema import migrate_postgres, require_current
+from msgtrace.storage.postgres.status import read_status
 from msgtrace.storage.postgres.writer import BatchWriter
 from msgtrace.storage.protocol import StorageStatus
 from msgtrace.storage.reader import SqlReader, Statement, delete_matching
@@ -36,14 +39,11 @@ DELETE FROM spans WHERE tenant_id = $1 AND trace_id = ANY($2) AND start_time_ns 
 
 _DELETE_TRACES = "DELETE FROM traces WHERE tenant_id = $1 AND trace_id = ANY($2)"
 
+_ROUTING_TRIES = 2
+"""Partitions may be made by others while rows are on their way to the default one."""
+
 DEAD_LETTER_LOCK = 0x6D736764
 """Advisory lock ("msgd") under which dead letters change."""
-
-_STATUS = """
-SELECT current_setting('server_version'), pg_database_size(current_database()),
-    (SELECT max(number) FROM schema_migrations),
-    (SELECT count(*) FROM traces), (SELECT coalesce(sum(span_count), 0)::bigint FROM traces)
-"""
 
 
 class PostgresStorage(SqlReader):
@@ -55,7 +55,7 @@ class PostgresStorage(SqlReader):
 
     def __init__(
         self,
-        url: str,
+        settings: Settings,
         writers: Pool,
         readers: Pool,
         connection_check: ConnectionCheck,
@@ -64,11 +64,12 @@ class PostgresStorage(SqlReader):
         self._reader = SnapshotReader(readers)
         super().__init__(self._read_opened, DIALECT, list)
         self.dead_letters = SqlDeadLetters(self._read_opened, self._write, self._read_now)
+        self.maintenance = PostgresMaintenance(settings, self._read_opened, opening.require_open)
         self._opening = opening
-        self._url = url
+        self._url = settings.database_url
         self._pools = {"write": writers, "read": readers}
         self._writers = writers
-        self._batch_writer = BatchWriter(writers, DayPartitions(writers))
+        self._batch_writer = BatchWriter(writers, DayPartitions(writers, settings.retention_s))
         self._check = connection_check
 
     @classmethod
@@ -88,11 +89,17 @@ class PostgresStorage(SqlReader):
             writers, readers = await stack.enter_async_context(open_pools(settings))
             connection_check = ConnectionCheck(settings)
             stack.callback(connection_check.close)
-            yield cls(settings.database_url, writers, readers, connection_check, opening)
+            yield cls(settings, writers, readers, connection_check, opening)
 
     async def write_spans(self, batches: Sequence[SpanBatch]) -> int:
         """See SpanWriter."""
         self._opening.require_open()
+        for _ in range(_ROUTING_TRIES):
+            try:
+                return await self._batch_writer.write(batches)
+            except DataRefused as error:
+                if not was_made_meanwhile(error):
+                    raise
         return await self._batch_writer.write(batches)
 
     async def delete_trace(self, tenant_id: TenantId, trace_id: TraceId) -> bool:
@@ -117,17 +124,7 @@ class PostgresStorage(SqlReader):
 
     async def get_status(self) -> StorageStatus:
         """See StorageAdmin."""
-        [[row]] = await self._read_opened([(_STATUS, ())])
-        version, database_bytes, schema_version, trace_count, span_count = row
-        return StorageStatus(
-            backend=self.backend,
-            url=mask_password(self._url),
-            server_version=f"PostgreSQL {version}",
-            schema_version=schema_version,
-            database_bytes=database_bytes,
-            trace_count=trace_count,
-            span_count=span_count,
-        )
+        return await read_status(self._read_opened, self.maintenance, self._url)
 
     async def _read_opened(self, statements: Sequence[Statement]) -> list[list[Row]]:
         self._opening.require_open()

@@ -25,18 +25,13 @@ from msgtrace.storage.sqlite.connection import (
     translated_write_errors,
     write_transaction,
 )
+from msgtrace.storage.sqlite.maintenance import SqliteMaintenance
 from msgtrace.storage.sqlite.reader import DIALECT, ReaderThreads, read_snapshot
 from msgtrace.storage.sqlite.schema import apply_pending, require_current
+from msgtrace.storage.sqlite.status import read_status
 from msgtrace.storage.sqlite.writer import write_batches
 
 _CHECK = "SELECT number FROM schema_migrations LIMIT 1"
-
-_STATUS = """
-SELECT
-    (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size),
-    (SELECT count(*) FROM traces),
-    (SELECT coalesce(sum(span_count), 0) FROM traces)
-"""
 
 
 class SqliteStorage(SqlReader):
@@ -54,6 +49,7 @@ class SqliteStorage(SqlReader):
     ) -> None:
         super().__init__(readers.read, DIALECT, msgspec.json.decode)
         self.dead_letters = SqlDeadLetters(readers.read, self._write, self._read_now)
+        self.maintenance = SqliteMaintenance(database_path(url), writer, readers.read)
         self._url = url
         self._writer = writer
         self._readers = readers
@@ -100,18 +96,7 @@ class SqliteStorage(SqlReader):
 
     async def get_status(self) -> StorageStatus:
         """See StorageAdmin."""
-        [[(database_bytes, trace_count, span_count)], migrations] = await self._readers.read(
-            [(_STATUS, ()), ("SELECT max(number) FROM schema_migrations", ())]
-        )
-        return StorageStatus(
-            backend=self.backend,
-            url=self._url,
-            server_version=f"SQLite {sqlite3.sqlite_version}",
-            schema_version=migrations[0][0],
-            database_bytes=database_bytes,
-            trace_count=trace_count,
-            span_count=span_count,
-        )
+        return await read_status(self._readers.read, self._url)
 
     async def _read_now(self, statements: Sequence[Statement]) -> list[list[Row]]:
         """See ReadSql; for small questions that must not wait for other reads."""

@@ -12,6 +12,7 @@ import errno
 import os
 import queue
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,6 +80,7 @@ def open_connection(path: Path) -> sqlite3.Connection:
     A new file is readable by its owner only: traces hold prompts and personal data.
     """
     try:
+        _make_database(path)
         make_file(path)
     except OSError as error:
         raise DatabaseUnusable(f"cannot write {path}: {error.strerror}") from error
@@ -96,6 +98,27 @@ def open_connection(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make_database(path: Path) -> None:
+    """Make a file that can give space back, if there is none. Raises OSError.
+
+    That is said in its first page, whose writing locks it; so it is made under another name, and
+    whoever opens it finds it ready. Where there are no hard links, `make_file` makes a plain one.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # the owner's alone
+    os.close(handle)
+    try:
+        with contextlib.closing(sqlite3.connect(name)) as connection:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("PRAGMA journal_mode = WAL")
+        with contextlib.suppress(OSError):  # somebody was faster, or no hard links
+            os.link(name, path)
+    finally:
+        os.unlink(name)
 
 
 def make_file(path: Path) -> None:

@@ -1,0 +1,120 @@
+"""What the summary of a trace must be, computed from its stored spans.
+
+The one place that does: a purge shortens traces with it, the doctor looks for drift.
+Not here: how the database merges what comes in, which is `storage.summary`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from msgtrace.model.batch import TraceDelta, TraceKey, summarize
+from msgtrace.model.genai import GenAiFacts, read_facts
+from msgtrace.model.span import SPAN_COLUMNS, TRACE_ID_BYTES, Row
+from msgtrace.model.text import unescape_json
+from msgtrace.storage.reader import ReadSql, Statement
+from msgtrace.storage.summary import TRACE_COLUMNS, trace_row
+
+_COUNTED_COLUMNS = SPAN_COLUMNS[: SPAN_COLUMNS.index("name") + 1]
+
+SUMMED_COLUMNS = (*_COUNTED_COLUMNS, "attributes")
+"""Order of the rows that `summarize_stored` takes."""
+
+MAX_SAMPLED_SPANS = 10_000
+"""Traces with more spans are left out of a sample: each sample is in memory as a whole."""
+
+_COST_TOLERANCE = 1e-6
+"""Costs are sums of floating-point numbers in any order."""
+
+_SAMPLE_STARTS = 4
+
+_SAMPLE = f"""
+SELECT {", ".join(TRACE_COLUMNS)} FROM traces
+WHERE (tenant_id, trace_id) >= (?, ?) AND span_count <= {MAX_SAMPLED_SPANS}
+ORDER BY tenant_id, trace_id LIMIT ?
+"""  # noqa: S608 - built from constants
+
+_SPANS_OF_SAMPLE = f"""
+WITH sample AS (
+    SELECT tenant_id, trace_id FROM traces
+    WHERE (tenant_id, trace_id) >= (?, ?) AND span_count <= {MAX_SAMPLED_SPANS}
+    ORDER BY tenant_id, trace_id LIMIT ?
+)
+SELECT {", ".join(f"s.{column}" for column in SUMMED_COLUMNS)}
+FROM sample JOIN spans s ON s.tenant_id = sample.tenant_id AND s.trace_id = sample.trace_id
+"""  # noqa: S608 - built from constants
+
+
+def summarize_stored(rows: Iterable[Row]) -> dict[TraceKey, TraceDelta]:
+    """Sum stored spans, in SUMMED_COLUMNS order, by trace."""
+    spans: list[Row] = []
+    genai: dict[int, GenAiFacts] = {}
+    for position, row in enumerate(rows):
+        spans.append(row)
+        if (facts := _facts(row[-1])) is not None:
+            genai[position] = facts
+    return summarize(spans, genai)
+
+
+def drifted_columns(stored: Row, key: TraceKey, delta: TraceDelta) -> list[str]:
+    """The columns of a summary that are not what the spans say.
+
+    stored: in TRACE_COLUMNS order, services and models as sorted lists.
+    """
+    wanted = trace_row(key, delta, list)  # type: ignore[arg-type]  # a list stays a list here
+    return [
+        name
+        for name, is_, must in zip(TRACE_COLUMNS, stored, wanted, strict=True)
+        if not (math.isclose(is_, must, abs_tol=_COST_TOLERANCE) if name == "cost" else is_ == must)
+    ]
+
+
+def plain_trace(row: Row, read_list: Callable[[Any], list[str]]) -> Row:
+    """A row of traces in TRACE_COLUMNS order as `drifted_columns` takes it."""
+    return (*row[:-2], sorted(read_list(row[-2])), sorted(read_list(row[-1])))
+
+
+async def find_drift(
+    read: ReadSql, read_list: Callable[[Any], list[str]], trace_count: int
+) -> tuple[int, dict[TraceKey, list[str]]]:
+    """Compare about `trace_count` random traces with their spans.
+
+    Return how many were looked at, and the wrong columns of those that are wrong; a summary whose
+    spans are gone has all of them wrong.
+    """
+    looked_at: set[TraceKey] = set()
+    drifted: dict[TraceKey, list[str]] = {}
+    each = math.ceil(trace_count / _SAMPLE_STARTS)
+    # The first key is that of the least trace, so that a small database is looked at as a whole.
+    more = (
+        random.randbytes(TRACE_ID_BYTES)  # noqa: S311 - a sample, no secret
+        for _ in range(_SAMPLE_STARTS - 1)
+    )
+    for start in (bytes(TRACE_ID_BYTES), *more):
+        values = (0, start, each)
+        statements: list[Statement] = [(_SAMPLE, values), (_SPANS_OF_SAMPLE, values)]
+        traces, spans = await read(statements)
+        wanted = summarize_stored(spans)
+        for row in traces:
+            key = (row[0], row[1])
+            looked_at.add(key)
+            wrong = _drift(plain_trace(row, read_list), key, wanted)
+            if wrong:
+                drifted[key] = wrong
+    return len(looked_at), drifted
+
+
+def _drift(stored: Row, key: TraceKey, wanted: dict[TraceKey, TraceDelta]) -> list[str]:
+    delta = wanted.get(key)
+    return list(TRACE_COLUMNS) if delta is None else drifted_columns(stored, key, delta)
+
+
+def _facts(attributes: str | None) -> GenAiFacts | None:
+    if attributes is None:
+        return None
+    return read_facts(msgspec.json.decode(unescape_json(attributes)))

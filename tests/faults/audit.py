@@ -1,35 +1,33 @@
 """The proof through the database itself: nothing lost, nothing twice, every total right.
 
-Spans and summaries are read in one snapshot, so that an audit may run under load. A summary is
-right if it is what `storage.recompute` makes of the stored spans of its trace.
+Spans and summaries are read in one snapshot, so that an audit may run under load, and side by side
+in the order of their traces, so that it takes little memory however much is stored. Each span must
+be what was sent, whole; a summary is right if it is what `model.batch.summarize` makes of the
+stored spans of its trace.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import functools
+import itertools
 import json
+import math
 import sqlite3
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import asyncpg
+from msgtrace.model.batch import TraceDelta, TraceKey, summarize
+from msgtrace.model.genai import GenAiFacts, read_facts
+from msgtrace.model.span import SPAN_COLUMNS, Row
+from msgtrace.storage.summary import TRACE_COLUMNS, trace_row
+from tests.faults.load import Load, Sent
+from tests.faults.sorted_rows import read_sorted
+from tests.faults.supply import Origin, Supply, first_trace_id, origin_of, readable
 
-from msgtrace.model.span import Row
-from msgtrace.storage.recompute import (
-    SUMMED_COLUMNS,
-    drifted_columns,
-    plain_trace,
-    summarize_stored,
-)
-from msgtrace.storage.summary import TRACE_COLUMNS
-from tests.faults.load import Load, SpanKey
-
-_SPANS = f"SELECT {', '.join(SUMMED_COLUMNS)} FROM spans"
-_TRACES = f"SELECT {', '.join(TRACE_COLUMNS)} FROM traces"
-
+_ATTRIBUTES = SPAN_COLUMNS.index("attributes")
+_COST = TRACE_COLUMNS.index("cost")
+_ROOT_HAS_PARENT = TRACE_COLUMNS.index("root_has_parent")
 _SHOWN = 5
 
 
@@ -43,6 +41,7 @@ class Audit:
     lost: int = 0
     duplicated: int = 0
     unknown: int = 0
+    changed: int = 0
     wrong_totals: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -50,31 +49,38 @@ class Audit:
         return (
             f"{self.acknowledged} acknowledged, {self.stored} stored in {self.traces} traces:"
             f" {self.lost} lost, {self.duplicated} duplicated, {self.unknown} never sent,"
-            f" {self.wrong_totals} wrong totals"
+            f" {self.changed} not as sent, {self.wrong_totals} wrong totals"
         )
 
     @property
     def is_clean(self) -> bool:
-        return not (self.lost or self.duplicated or self.unknown or self.wrong_totals)
+        wrong = self.lost, self.duplicated, self.unknown, self.changed, self.wrong_totals
+        return not any(wrong)
 
     def require_clean(self) -> None:
         assert self.is_clean, "\n".join([str(self), *self.problems])
 
+    def note(self, what: str, count: int, each: object) -> int:
+        """Put the first few into words; return the count with this one."""
+        if count < _SHOWN:
+            self.problems.append(f"{what}: {each!r}")
+        return count + 1
 
-def audit(database_url: str, load: Load, *, kept_since_ns: int = 0) -> Audit:
-    """Compare what the senders know with what the database holds.
 
-    kept_since_ns: spans that start before it are to be gone.
-    """
-    acknowledged = {key for key in load.snapshot()[0] if key[3] >= kept_since_ns}
-    spans, traces = _read(database_url)
-    sent = {key for key in load.sent_now() if key[3] >= kept_since_ns}
-    found = Audit(acknowledged=len(acknowledged), stored=len(spans), traces=len(traces))
-    keys = Counter(_key(row) for row in spans)
-    found.lost = _note(found, "lost", acknowledged - keys.keys())
-    found.duplicated = _note(found, "duplicated", [key for key, n in keys.items() if n > 1])
-    found.unknown = _note(found, "never sent", keys.keys() - sent)
-    found.wrong_totals = _note(found, "wrong total", _wrong_totals(spans, traces))
+def audit(database_url: str, load: Load, epoch: int | None = None) -> Audit:
+    """Compare what the senders know with what the database holds, of one epoch or of all."""
+    found = Audit()
+    acknowledged = load.snapshot()
+    least, end = (
+        (b"", None) if epoch is None else (first_trace_id(epoch), first_trace_id(epoch + 1))
+    )
+    with read_sorted(database_url, least, end) as (spans, summaries):
+        begun = load.snapshot()
+        seen = _Seen(load.supply, found, begun)
+        for trace in _by_trace(spans, summaries):
+            seen.check(trace.spans)
+            _check_summary(found, trace)
+    seen.require(acknowledged, epoch)
     return found
 
 
@@ -84,47 +90,124 @@ def check_integrity(path: str) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def _note(found: Audit, what: str, each: Iterable[Any]) -> int:
-    listed = list(each)
-    found.problems += [f"{what}: {one!r}" for one in listed[:_SHOWN]]
-    return len(listed)
+class _Seen:
+    """A mark for each span that is stored, a byte of memory for each that was sent."""
+
+    def __init__(self, supply: Supply, found: Audit, begun: Sequence[Sent]) -> None:
+        self._supply = supply
+        self._found = found
+        self._begun = [each.begun for each in begun]
+        self._marks = [bytearray() for _ in begun]
+        self._stride = supply.most_spans
+
+    def check(self, rows: Iterable[Row]) -> None:
+        found = self._found
+        for row in rows:
+            found.stored += 1
+            origin = origin_of(row[2])
+            expected = self._expected(origin)
+            if expected is None or row[:3] != expected[:3] or row[4] != expected[4]:
+                found.unknown = found.note("never sent", found.unknown, row[:5])
+            elif self._mark(origin):
+                found.duplicated = found.note("duplicated", found.duplicated, row[:5])
+            elif row[:_ATTRIBUTES] != expected[:_ATTRIBUTES] or (
+                (readable(row[_ATTRIBUTES]), *row[_ATTRIBUTES + 1 :]) != expected[_ATTRIBUTES:]
+            ):
+                found.changed = found.note("not as sent", found.changed, (row, expected))
+
+    def require(self, acknowledged: Sequence[Sent], epoch: int | None) -> None:
+        """Everything acknowledged must be there."""
+        found = self._found
+        for sender, sent in enumerate(acknowledged):
+            marks = self._marks[sender]
+            for serial in sent.serials(epoch):
+                count = self._supply.span_count(sender, serial, is_padded=serial in sent.padded)
+                first = serial * self._stride
+                found.acknowledged += count
+                missing = count - sum(marks[first : first + count])
+                if missing:
+                    found.note("lost", found.lost, f"{missing} of request {sender}/{serial}")
+                    found.lost += missing
+
+    def _expected(self, origin: Origin) -> Row | None:
+        is_begun = 0 <= origin.sender < len(self._begun) and (
+            origin.serial < self._begun[origin.sender]
+        )
+        return self._supply.row(origin) if is_begun else None
+
+    def _mark(self, origin: Origin) -> bool:
+        """Mark it; return whether it was marked before."""
+        marks = self._marks[origin.sender]
+        position = origin.serial * self._stride + origin.place
+        if position >= len(marks):
+            marks.extend(bytes(position + 1 + 4096 - len(marks)))
+        before, marks[position] = marks[position], 1
+        return bool(before)
 
 
-def _key(row: Row) -> SpanKey:
-    return row[0], row[1], row[2], row[4]
+@dataclass
+class _Trace:
+    key: TraceKey
+    spans: list[Row]
+    summaries: list[Row]
 
 
-def _wrong_totals(spans: list[Row], traces: list[Row]) -> list[str]:
-    expected = summarize_stored(spans)
-    stored = {(row[0], row[1]): row for row in traces}
-    wrong = [f"summary without spans {key!r}" for key in stored.keys() - expected.keys()]
-    wrong += [f"spans without summary {key!r}" for key in expected.keys() - stored.keys()]
-    for key in expected.keys() & stored.keys():
-        different = drifted_columns(stored[key], key, expected[key])
-        wrong += [f"{key[1].hex()}: {', '.join(different)}"] if different else []
-    return wrong
+def _by_trace(spans: Iterable[Row], summaries: Iterable[Row]) -> Iterator[_Trace]:
+    """Both sides of each trace; either may be missing."""
+    groups = itertools.groupby(spans, key=lambda row: row[:2])
+    known = iter(summaries)
+    summary = next(known, None)
+    for key, rows in groups:
+        while summary is not None and summary[:2] < key:
+            yield _Trace(summary[:2], [], [summary])
+            summary = next(known, None)
+        trace = _Trace(key, list(rows), [])
+        while summary is not None and summary[:2] == key:
+            trace.summaries.append(summary)
+            summary = next(known, None)
+        yield trace
+    while summary is not None:
+        yield _Trace(summary[:2], [], [summary])
+        summary = next(known, None)
 
 
-def _read(database_url: str) -> tuple[list[Row], list[Row]]:
-    if database_url.startswith("sqlite"):
-        spans, traces = _read_sqlite(database_url.removeprefix("sqlite:///"))
-        return spans, [plain_trace(row, json.loads) for row in traces]
-    spans, traces = asyncio.run(_read_postgres(database_url))
-    return spans, [plain_trace(row, list) for row in traces]
+def _check_summary(found: Audit, trace: _Trace) -> None:
+    found.traces += 1
+    for wrong in _wrong_totals(trace):
+        found.wrong_totals = found.note("wrong total", found.wrong_totals, wrong)
 
 
-def _read_sqlite(path: str) -> tuple[list[Row], list[Row]]:
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as connection:
-        connection.execute("BEGIN")
-        spans = connection.execute(_SPANS).fetchall()
-        return spans, connection.execute(_TRACES).fetchall()
+def _wrong_totals(trace: _Trace) -> list[str]:
+    if not trace.spans:
+        return [f"summary without spans {trace.key!r}"]
+    if len(trace.summaries) != 1:
+        return [f"{len(trace.summaries)} summaries of {trace.key!r}"]
+    facts = [_facts(row[_ATTRIBUTES]) for row in trace.spans]
+    genai = {position: each for position, each in enumerate(facts) if each is not None}
+    [delta] = summarize(trace.spans, genai).values()
+    return _differences(trace.key, delta, _plain(trace.summaries[0]))
 
 
-async def _read_postgres(url: str) -> tuple[list[Row], list[Row]]:
-    connection = await asyncpg.connect(url, timeout=30)
-    try:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            spans = [tuple(row) for row in await connection.fetch(_SPANS)]
-            return spans, [tuple(row) for row in await connection.fetch(_TRACES)]
-    finally:
-        await connection.close()
+def _differences(key: TraceKey, delta: TraceDelta, row: Row) -> list[str]:
+    should = trace_row(key, delta, json.dumps)
+    different = [
+        f"{name} is {is_!r}, should be {must!r}"
+        for position, (name, is_, must) in enumerate(zip(TRACE_COLUMNS, row, should, strict=True))
+        if not (math.isclose(is_, must, abs_tol=1e-6) if position == _COST else is_ == must)
+    ]
+    return [f"{key[1].hex()}: {'; '.join(different)}"] if different else []
+
+
+@functools.lru_cache(maxsize=100_000)
+def _facts(attributes: str | None) -> GenAiFacts | None:
+    return read_facts(json.loads(attributes or "{}"))
+
+
+def _plain(row: Row) -> Row:
+    """A summary, the same whatever the backend: lists as JSON text, truth as bool."""
+    services, models = (
+        json.dumps(sorted(json.loads(column) if isinstance(column, str) else column))
+        for column in row[-2:]
+    )
+    position = _ROOT_HAS_PARENT
+    return (*row[:position], bool(row[position]), *row[position + 1 : -2], services, models)

@@ -127,14 +127,14 @@ def disk_full(stage: Stage) -> None:
     def is_felt() -> bool:
         return stage.load.troubles["refused"] > before or stage.spilled_requests() > 0
 
-    stage.load.padding_bytes = 16_000
+    stage.load.is_padded = True
     try:
         with full(stage.disk):
             wait_until(is_felt, "a full disk to be felt", 30)
-            stage.load.padding_bytes = 0  # all that is spilled now must fit on the disk later
+            stage.load.is_padded = False  # all that is spilled now must fit on the disk later
             stage.sleep(1.0, 2.0)
     finally:
-        stage.load.padding_bytes = 0
+        stage.load.is_padded = False
 
 
 def clock_stepped_back(stage: Stage) -> None:
@@ -240,6 +240,16 @@ def sessions_terminated(stage: Stage) -> None:
         stage.sleep(0.05, 0.2)
 
 
+def statements_cancelled(stage: Stage) -> None:
+    """An operator, or a statement_timeout, ends what is being written."""
+    for _ in range(40):
+        stage.server.execute(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+            f" WHERE datname = '{stage.database}' AND application_name = 'msgtrace'"
+        )
+        stage.sleep(0.01, 0.05)
+
+
 def connections_exhausted(stage: Stage) -> None:
     with stage.server.all_connections_taken(stage.database):
         stage.sleep(1.0, 2.0)
@@ -335,6 +345,7 @@ POSTGRES: list[Fault] = [
     server_stopped_smart,
     sessions_suspended,
     sessions_terminated,
+    statements_cancelled,
     connections_exhausted,
     read_only_phase,
     network_refuses,

@@ -201,17 +201,22 @@ def postgres_stage(
 @contextlib.contextmanager
 def small_disk(mebibytes: int) -> Iterator[Path | None]:
     """A file system in memory; None where mounting is not allowed."""
-    folder = Path(tempfile.mkdtemp(prefix="msgtrace-disk-"))
-    try:
-        if not _is_mounted(folder, mebibytes):
+    options = f"size={mebibytes}m,mode=0755"
+    with _mounted("-t", "tmpfs", "-o", options, "tmpfs") as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def large_disk(gibibytes: int) -> Iterator[Path | None]:
+    """An ext4 in a file, which takes no more room than it holds; None where that is not allowed."""
+    with tempfile.NamedTemporaryFile(prefix="msgtrace-disk-") as image:
+        image.truncate(gibibytes * 2**30)
+        if shutil.which("mkfs.ext4") is None:
             yield None
             return
-        try:
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", image.name], check=True)
+        with _mounted("-o", "loop", image.name) as folder:
             yield folder
-        finally:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -296,9 +301,24 @@ def _new_database(server: PrivatePostgres, disk: Path | None) -> Iterator[str]:
             server.execute(f"DROP TABLESPACE {name}", "CHECKPOINT")
 
 
-def _is_mounted(folder: Path, mebibytes: int) -> bool:
+@contextlib.contextmanager
+def _mounted(*what: str) -> Iterator[Path | None]:
+    folder = Path(tempfile.mkdtemp(prefix="msgtrace-disk-"))
+    folder.chmod(0o755)
+    try:
+        if not _mount(*what, str(folder)):
+            yield None
+            return
+        try:
+            folder.chmod(0o755)
+            yield folder
+        finally:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mount(*arguments: str) -> bool:
     if shutil.which("mount") is None:
         return False
-    folder.chmod(0o755)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=0755", "tmpfs", str(folder)]
-    return subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    return subprocess.run(["mount", *arguments], check=False, capture_output=True).returncode == 0

@@ -20,22 +20,32 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from msgtrace.model.units import MIB
 from tests.faults.audit import Audit, audit, check_integrity
-from tests.faults.faults import LONG, POSTGRES, SQLITE, Fault, disk_full
+from tests.faults.faults import (
+    LONG,
+    POSTGRES,
+    SQLITE,
+    Fault,
+    clock_stepped_back,
+    disk_full,
+)
 from tests.faults.private_postgres import private_postgres
-from tests.faults.stage import Stage, postgres_stage, small_disk, sqlite_stage
+from tests.faults.stage import Stage, large_disk, movable_clock, postgres_stage, sqlite_stage
 
 DATABASES = ("sqlite", "postgres")
 
-DISK_MIB = 1024
+DISK_GIB = 12
 REPORT_EVERY_S = 150.0
-PACE_S = 0.02
-"""Between two requests of one sender, so that half an hour does not fill the disk."""
 
-MOST_SPANS = 24
-"""In one request, so that half an hour stores millions."""
+SENDERS = 8
+PACE_S = 0.04
+"""Between two requests of one sender: some of the time the collectors are busy, never always."""
+
+MOST_SPANS = 160
+"""In one request. With these, half an hour acknowledges several millions on two cores."""
 
 SHARE_OF_LONG_FAULTS = 0.02
 
@@ -68,11 +78,23 @@ class Run:
         if stage.cpu_s() - cpu_s > 1.5 * took_s:
             self.problems.append(f"{fault.__name__}: the collectors spin")
 
-    def report(self, stage: Stage) -> Audit:
-        """Audit now, and say how it goes."""
+    def report(self, stage: Stage) -> None:
+        """Audit what was sent since the last report, and say how it goes."""
         with stage.load.paused():
             stage.wait_until_drained()
-            found = audit(stage.database_url, stage.load)
+            self.say(audit(stage.database_url, stage.load, stage.load.begin_epoch()), stage)
+
+    def conclude(self, stage: Stage) -> None:
+        """Audit all that was ever sent."""
+        if stage.postgres is not None:
+            stage.postgres.ensure_running()
+        stage.wait_until_drained()
+        self.say(audit(stage.database_url, stage.load), stage)
+        if stage.path is not None:
+            check_integrity(str(stage.path))
+
+    def say(self, found: Audit, stage: Stage) -> None:
+        """Print it, and keep what is wrong for the verdict."""
         minutes = (time.monotonic() - self.started) / 60
         say(
             f"{self.database} {minutes:5.1f} min, {sum(self.faults.values())} faults: {found};"
@@ -80,11 +102,6 @@ class Run:
             f" slowest recovery {self.slowest_recovery_s:.1f} s after {self.slowest_after};"
             f" a collector took {self.most_memory_bytes / MIB:.0f} MiB at most"
         )
-        self.note(found, stage)
-        return found
-
-    def note(self, found: Audit, stage: Stage) -> None:
-        """Keep what is wrong for the verdict."""
         self.problems += found.problems
         self.problems += [f"wrong answer: {each}" for each in stage.load.wrong_answers]
         stage.load.wrong_answers.clear()
@@ -103,11 +120,7 @@ def torture(database: str, minutes: float, seed: int) -> Run:
             run.problems.append("".join(traceback.format_exception(error, limit=-4)))
             if stage.postgres is not None:
                 run.problems.append(stage.postgres.log_tail())
-        if stage.postgres is not None:
-            stage.postgres.ensure_running()
-        run.report(stage)
-        if stage.path is not None:
-            check_integrity(str(stage.path))
+        run.conclude(stage)
     say(f"{database}: {dict(sorted(run.faults.items()))}")
     return run
 
@@ -129,28 +142,29 @@ def _cycle(run: Run, stage: Stage, chance: random.Random, deadline: float) -> No
 
 def _faults(stage: Stage) -> list[Fault]:
     faults = POSTGRES if stage.postgres is not None else SQLITE
-    return faults if stage.disk is None else [*faults, disk_full]
+    where_mounted = [] if stage.disk is None else [disk_full]
+    return [*faults, clock_stepped_back, *where_mounted]
 
 
 @contextlib.contextmanager
 def _stage(database: str, seed: int) -> Iterator[Stage]:
     with contextlib.ExitStack() as stack:
-        disk = stack.enter_context(small_disk(DISK_MIB))
+        disk = stack.enter_context(large_disk(DISK_GIB))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        clock, program = movable_clock(scratch)
+        options: dict[str, Any] = {"senders": SENDERS, "pace_s": PACE_S, "most_spans": MOST_SPANS}
         if database == "sqlite":
-            folder = disk or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            path = (disk or scratch) / "msgtrace.db"
             stage = stack.enter_context(
-                sqlite_stage(
-                    folder / "msgtrace.db", seed, collectors=2, pace_s=PACE_S, most_spans=MOST_SPANS
-                )
+                sqlite_stage(path, seed, collectors=2, program=program, **options)
             )
             stage.disk = disk
         else:
             server = stack.enter_context(private_postgres())
             stage = stack.enter_context(
-                postgres_stage(
-                    server, seed, collectors=2, pace_s=PACE_S, most_spans=MOST_SPANS, disk=disk
-                )
+                postgres_stage(server, seed, collectors=2, program=program, disk=disk, **options)
             )
+        stage.clock = clock
         yield stage
 
 

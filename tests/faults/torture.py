@@ -41,7 +41,7 @@ DISK_GIB = 12
 REPORT_EVERY_S = 150.0
 
 SENDERS = 8
-PACE_S = 0.04
+PACE_S = 0.03
 """Between two requests of one sender: some of the time the collectors are busy, never always."""
 
 MOST_SPANS = 160
@@ -137,7 +137,7 @@ def _cycle(run: Run, stage: Stage, chance: random.Random, deadline: float) -> No
         if time.monotonic() >= report_at:
             run.report(stage)
             report_at = time.monotonic() + REPORT_EVERY_S
-        stage.sleep(0.0, 1.0)
+        stage.sleep(0.0, 2.0)
 
 
 def _faults(stage: Stage) -> list[Fault]:

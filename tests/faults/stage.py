@@ -25,6 +25,7 @@ from tests.faults.network import FaultyProxy, faulty_proxy
 from tests.faults.private_postgres import PrivatePostgres
 
 DRAIN_TIMEOUT_S = 60.0
+"""How long a drain may seem to stand still: one group is under way for so long at most."""
 
 _BLOCK = 4096
 _STEP = 32 * 2**20
@@ -96,8 +97,13 @@ class Stage:
         return sum(_spilled_requests(each) for each in self.collectors)
 
     def wait_until_drained(self) -> None:
-        """Return when everything acknowledged is in the database."""
-        wait_until(lambda: self.spilled_requests() == 0, "the spill to be drained", DRAIN_TIMEOUT_S)
+        """Return when everything acknowledged is in the database; fails if nothing moves."""
+        while left := self.spilled_requests():
+            wait_until(
+                lambda left=left: self.spilled_requests() < left,  # type: ignore[misc]  # a bound argument
+                f"the spill to be drained of {left} requests",
+                DRAIN_TIMEOUT_S,
+            )
 
     def require_all_running(self) -> None:
         """Nothing but a kill of ours may end a collector."""

@@ -81,7 +81,11 @@ class Run:
     def report(self, stage: Stage) -> None:
         """Audit what was sent since the last report, and say how it goes."""
         with stage.load.paused():
+            spilled, since = stage.spilled_requests(), time.monotonic()
             stage.wait_until_drained()
+            if spilled:
+                took_s = time.monotonic() - since
+                say(f"{self.database}: {spilled} spilled requests drained in {took_s:.1f} s")
             self.say(audit(stage.database_url, stage.load, stage.load.begin_epoch()), stage)
 
     def conclude(self, stage: Stage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import os
 import random
@@ -100,10 +101,13 @@ class Stage:
         """Return when everything acknowledged is in the database; fails if nothing moves."""
         while left := self.spilled_requests():
             wait_until(
-                lambda left=left: self.spilled_requests() < left,  # type: ignore[misc]  # a bound argument
+                functools.partial(self._holds_less_than, left),
                 f"the spill to be drained of {left} requests",
                 DRAIN_TIMEOUT_S,
             )
+
+    def _holds_less_than(self, spilled_requests: int) -> bool:
+        return self.spilled_requests() < spilled_requests
 
     def require_all_running(self) -> None:
         """Nothing but a kill of ours may end a collector."""

@@ -83,8 +83,8 @@ class BatcherModel(SinkModel):
                 self.what_was_acknowledged_is_there()
                 self.writes_keep_order_and_bounds()
         finally:
-            self.runner.close()
+            self.end()
 
 
 def test_each_submit_gets_one_true_answer_whatever_happens() -> None:
-    run_state_machine_as_test(BatcherModel, settings=model_settings(examples=150, steps=40))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(BatcherModel, settings=model_settings(examples=150, steps=40))

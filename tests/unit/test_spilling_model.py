@@ -149,7 +149,7 @@ class SpillingModel(SinkModel):
                 self.disk.error = None
                 self.run(self._come_to_an_end())
         finally:
-            self.runner.close()
+            self.end()
             shutil.rmtree(self.root)
 
     async def _come_to_an_end(self) -> None:
@@ -184,4 +184,4 @@ class SpillingModel(SinkModel):
 def test_what_is_acknowledged_is_never_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msgtrace.storage.spill.ConnectionThread", ConnectionInLoop)
     monkeypatch.setattr("msgtrace.pipeline.drain.GROUP_BYTES", GROUP_BYTES)
-    run_state_machine_as_test(SpillingModel, settings=model_settings(examples=60, steps=40))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(SpillingModel, settings=model_settings(examples=60, steps=40))

@@ -174,11 +174,18 @@ class PrivatePostgres:
         return "\n".join(each.read_text(errors="replace")[-2000:] for each in files)
 
     async def _connect(self, database: str) -> Any:
-        return await asyncpg.connect(
-            self.url(database),
-            timeout=10,
-            server_settings={"default_transaction_read_only": "off"},
-        )
+        """Waits for a server that recovers from the fault before."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                return await asyncpg.connect(
+                    self.url(database),
+                    timeout=10,
+                    server_settings={"default_transaction_read_only": "off"},
+                )
+            except asyncpg.CannotConnectNowError:
+                assert time.monotonic() < deadline, self.log_tail()
+                await asyncio.sleep(0.2)
 
     def _postmaster_pid(self) -> int:
         return int((self.data / "postmaster.pid").read_text().splitlines()[0])

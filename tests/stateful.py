@@ -28,6 +28,8 @@ _FAULTS = ("batch_write_failed", "drain_failed")
 BATCH_BYTES = 3 * PIECE_BYTES
 QUEUED_BYTES = 12 * PIECE_BYTES
 
+_TROUBLES = ("away", "frozen", "fails", "forgets")
+
 QUIET_S = 120.0
 """After which everything must have come to rest, once nothing is wrong any more."""
 
@@ -143,12 +145,38 @@ class SinkModel(RuleBasedStateMachine):
         self.run(asyncio.sleep(0))
 
     @precondition(lambda self: not self.is_closed)
+    @rule(
+        shapes=st.lists(_SHAPES, min_size=2, max_size=8),
+        what=st.sampled_from(_TROUBLES),
+        writes=st.integers(1, 20),
+        each=st.integers(1, 9),
+        seconds=st.sampled_from((0.0, 0.3, 3.0)),
+        is_mended=st.booleans(),
+    )
+    def a_crowd_meets_trouble(
+        self,
+        shapes: list[tuple[int, int, frozenset[int]]],
+        what: str,
+        writes: int,
+        each: int,
+        seconds: float,
+        is_mended: bool,
+    ) -> None:
+        """What makes the most of a few steps: all at once, and some leave."""
+        self.database_is_unwell(what=what, writes=writes)
+        self.submit(shapes=shapes, is_slow=False)
+        self.senders_leave(each=each)
+        self.time_passes(seconds=seconds)
+        if is_mended:
+            self.database_is_well(keeps_what_is_cancelled=False)
+
+    @precondition(lambda self: not self.is_closed)
     @rule(takes_s=st.sampled_from((0.0, 0.02, 0.4)))
     def writes_take(self, takes_s: float) -> None:
         self.database.takes_s = takes_s
 
     @precondition(lambda self: not self.is_closed)
-    @rule(what=st.sampled_from(("away", "frozen", "fails", "forgets")), writes=st.integers(1, 4))
+    @rule(what=st.sampled_from(_TROUBLES), writes=st.integers(1, 20))
     def database_is_unwell(self, what: str, writes: int) -> None:
         if what == "away":
             self.database.go_away()

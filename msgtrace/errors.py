@@ -14,6 +14,7 @@ MsgtraceError
 │   ├── Overloaded              the queue is full, or requests under way take too much memory
 │   ├── MessageTooSlow          a gRPC message that did not arrive in time
 │   ├── StorageUnavailable      the database is busy, restarting or gone
+│   │   ├── DatabaseStalled             it neither commits nor refuses
 │   │   └── SpillUnavailable            and so is the local disk that replaces it
 │   └── QueryTimeout            a read ran longer than its limit
 ├── StorageError            no, and it is our fault
@@ -100,6 +101,10 @@ class MessageTooSlow(Unavailable):
 
 class StorageUnavailable(Unavailable):
     """The database does not answer or does not accept writes now."""
+
+
+class DatabaseStalled(StorageUnavailable):
+    """Somebody has waited too long for a database that says nothing; it may not have been asked."""
 
 
 class SpillUnavailable(StorageUnavailable):

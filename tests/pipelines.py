@@ -41,7 +41,7 @@ class ScriptedDatabase:
     """Stores requests, known by their payloads, unless it is told otherwise.
 
     error: what every write and check meets. takes_s: how long a write takes. refused: requests that
-    it refuses for their data.
+    it refuses for their data. troubling: requests that it never takes, as if it were in trouble.
     """
 
     def __init__(self, writer_count: int = 1) -> None:
@@ -53,6 +53,7 @@ class ScriptedDatabase:
         self.error: Exception | None = None
         self.takes_s = 0.0
         self.refused: set[bytes] = set()
+        self.troubling: set[bytes] = set()
         self._goes_on = asyncio.Event()
         self._goes_on.set()
 
@@ -75,6 +76,8 @@ class ScriptedDatabase:
         self.flushes.append(group)
         await asyncio.sleep(self.takes_s)
         await self.check()
+        if not self.troubling.isdisjoint(group):
+            raise StorageUnavailable("somebody's function fails")
         if not self.refused.isdisjoint(group):
             raise StorageError("refused for its data")
         self.stored += group

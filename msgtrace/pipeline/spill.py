@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from msgtrace.errors import StorageUnavailable
+from msgtrace.errors import DatabaseStalled, StorageUnavailable
 from msgtrace.model.batch import SpanBatch
 from msgtrace.pipeline.batcher import HOLD_S, Batcher
 from msgtrace.pipeline.drain import Absence, drain_forever
@@ -88,7 +88,7 @@ class SpillingSink:
             if self._batcher.stalled_s >= HOLD_S:
                 reason = f"the database has committed nothing for {HOLD_S:g} s"
                 self._absence.begin(reason)
-                self._batcher.give_up(StorageUnavailable(reason))
+                self._batcher.give_up(DatabaseStalled(reason))
 
 
 @contextlib.asynccontextmanager

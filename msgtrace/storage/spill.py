@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -103,9 +103,12 @@ class Spill:
             oldest_ns=oldest_ns,
         )
 
-    async def oldest(self, max_bytes: int) -> list[SpilledRequest]:
-        """The requests that came first, up to so many bytes but at least one if there is any."""
-        found = await self._run(lambda connection: read_oldest(connection, max_bytes))
+    async def oldest(self, max_bytes: int, but: Collection[int] = ()) -> list[SpilledRequest]:
+        """The requests that came first, up to so many bytes but at least one if there is any.
+
+        but: ids that are left out.
+        """
+        found = await self._run(lambda connection: read_oldest(connection, max_bytes, but))
         if not found:
             self.content = await self._run(read_content)
         return found

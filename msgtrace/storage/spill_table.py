@@ -10,7 +10,7 @@ import logging
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,12 +162,19 @@ def insert_requests(
     return _oldest_ns(connection)
 
 
-def read_oldest(connection: sqlite3.Connection, max_bytes: int) -> list[SpilledRequest]:
-    """The requests that came first of those that wait, up to so many bytes but at least one."""
+def read_oldest(
+    connection: sqlite3.Connection, max_bytes: int, but: Collection[int] = ()
+) -> list[SpilledRequest]:
+    """The requests that came first of those that wait, up to so many bytes but at least one.
+
+    but: ids that are left out.
+    """
     found: list[SpilledRequest] = []
     found_bytes = 0
     with contextlib.closing(connection.execute(_OLDEST)) as rows:
         for row in rows:
+            if row[0] in but:
+                continue
             request = _request(row)
             is_full = found_bytes + len(request.payload) > max_bytes or len(found) == _MOST_READ
             if found and is_full:

@@ -68,6 +68,12 @@ ABOUT_DATA: list[Exception] = [
 ]
 
 
+def raised_by_a_trigger(sqlstate: str) -> asyncpg.PostgresError:
+    """RAISE EXCEPTION USING ERRCODE = …"""
+    error: asyncpg.PostgresError = asyncpg.PostgresError.new({"C": sqlstate, "M": "secret"})
+    return error
+
+
 def name_of(error: Exception) -> str:
     return type(error).__name__
 
@@ -92,6 +98,14 @@ def test_a_write_is_refused_for_its_data_without_a_word_of_it(error: Exception) 
 
     assert "secret" not in str(refusal.value)
     assert refusal.value.__cause__ is error
+
+
+@pytest.mark.parametrize("sqlstate", ["MY001", "U0001", "99999", "09000", "20000", "38001"])
+def test_what_a_trigger_raises_by_a_state_of_its_own_is_about_the_row(sqlstate: str) -> None:
+    with pytest.raises(DataRefused, match=sqlstate) as refusal, translated_write_errors():
+        raise raised_by_a_trigger(sqlstate)
+
+    assert "secret" not in str(refusal.value)
 
 
 def test_a_refusal_names_the_state_and_the_constraint() -> None:

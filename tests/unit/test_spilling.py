@@ -10,6 +10,7 @@ import pytest
 from msgtrace.errors import Overloaded, SpillUnavailable, StorageUnavailable
 from msgtrace.pipeline.batcher import HOLD_S
 from msgtrace.pipeline.batcher import RETRY_INTERVAL_S as HOLD_STEP_S
+from msgtrace.pipeline.drain import PASS_OVER_S
 from msgtrace.pipeline.drain import RETRY_INTERVAL_S as DRAIN_STEP_S
 from msgtrace.pipeline.spill import LOOK_INTERVAL_S
 from msgtrace.storage.spill import Spill
@@ -124,12 +125,13 @@ async def test_during_an_absence_requests_go_to_the_spill_at_once(tmp_path: Path
 
         assert now_s() == began_s
         assert pipeline.spill.content.requests == 100
-        assert pipeline.sink.describe() == {
+        described = pipeline.sink.describe()
+        assert isinstance(described.pop("oldest_age_s"), float)  # by the real clock
+        assert described == {
             "requests": 100,
             "set_aside": 0,
             "bytes": 100 * REQUEST_BYTES,
             "limit_bytes": ENOUGH,
-            "oldest_age_s": 0.0,
             "database_away": True,
         }
 
@@ -342,3 +344,59 @@ async def test_a_spill_that_cannot_be_read_does_not_prolong_an_absence(
         await asyncio.sleep(3 * DRAIN_STEP_S)
         assert database.stored == [payload_of(1), payload_of(0)]
         assert pipeline.spill.content.requests == 0
+
+
+@pytest.mark.parametrize("places", [[0], [2], [0, 1, 7], list(range(10))])
+@in_virtual_time
+async def test_requests_that_a_database_never_takes_hold_up_no_others(
+    tmp_path: Path, places: list[int]
+) -> None:
+    """It answers, and takes others: their cause is the operator's to mend, in his own time."""
+    database = ScriptedDatabase()
+    await put_into(tmp_path, *(payload_of(number) for number in range(30)))
+    database.troubling = {payload_of(number) for number in places}
+    good = {payload_of(number) for number in range(30)} - database.troubling
+    async with spilling_pipeline(tmp_path, database) as pipeline:
+        await asyncio.sleep(600)
+
+        assert set(database.stored) == good
+        assert pipeline.spill.content.requests == len(places)
+        assert not pipeline.is_away()
+        await pipeline.sink.submit(batch_of(100))
+        assert database.stored[-1] == payload_of(100)
+
+        database.troubling = set()
+        await asyncio.sleep(PASS_OVER_S + 10)
+        assert pipeline.spill.content.requests == 0
+        assert len(set(database.stored)) == 31
+
+
+@in_virtual_time
+async def test_a_request_that_is_never_taken_is_tried_once_a_minute(tmp_path: Path) -> None:
+    database = ScriptedDatabase()
+    await put_into(tmp_path, payload_of(1), payload_of(2))
+    database.troubling = {payload_of(1)}
+    async with spilling_pipeline(tmp_path, database):
+        await asyncio.sleep(60)
+        database.flushes.clear()
+        await asyncio.sleep(20 * PASS_OVER_S)
+
+        assert 18 <= len(database.flushes) / (HOLD_S / HOLD_STEP_S) <= 23
+
+
+@in_virtual_time
+async def test_what_a_database_that_took_nothing_missed_is_stored_soon_after(
+    tmp_path: Path,
+) -> None:
+    """A full disk: it answers all the time, and no request is to blame."""
+    database = ScriptedDatabase()
+    database.troubling = {payload_of(number) for number in range(200)}
+    await put_into(tmp_path, *(payload_of(number) for number in range(200)))
+    async with spilling_pipeline(tmp_path, database) as pipeline:
+        await asyncio.sleep(3_600)
+        assert pipeline.spill.content.requests == 200
+        database.troubling = set()
+        await asyncio.sleep(HOLD_S + 2 * DRAIN_STEP_S)
+
+        assert pipeline.spill.content.requests == 0
+        assert len(set(database.stored)) == 200

@@ -67,10 +67,13 @@ class SpillingModel(SinkModel):
         self.ids.update({each.payload: each.id for each in requests})
         return payloads(requests)
 
-    @initialize(writer_count=st.integers(1, 2), has_room_for_letters=st.booleans())
-    def begin(self, writer_count: int, has_room_for_letters: bool) -> None:
+    @initialize(
+        writer_count=st.integers(1, 2), has_room=st.booleans(), takes_s=st.sampled_from((0.02, 0.0))
+    )
+    def begin(self, writer_count: int, has_room: bool, takes_s: float) -> None:
+        self.database.takes_s = takes_s
         self.writer_count = writer_count
-        self.letter_bytes = 10**9 if has_room_for_letters else 0
+        self.letter_bytes = 10**9 if has_room else 0
         self.run(self._start())
 
     @precondition(lambda self: self.is_well_connected)
@@ -184,4 +187,4 @@ class SpillingModel(SinkModel):
 def test_what_is_acknowledged_is_never_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msgtrace.storage.spill.ConnectionThread", ConnectionInLoop)
     monkeypatch.setattr("msgtrace.pipeline.drain.GROUP_BYTES", GROUP_BYTES)
-    run_state_machine_as_test(SpillingModel, settings=model_settings(examples=60, steps=40))
+    run_state_machine_as_test(SpillingModel, settings=model_settings(examples=50, steps=40))

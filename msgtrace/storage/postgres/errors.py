@@ -20,11 +20,17 @@ _RETRYABLE_CLASSES = frozenset(("08", "40", "53", "55", "57", "58"))
 SQLSTATE classes of passing trouble.
 """
 
-_DATA_CLASSES = frozenset(("21", "22", "23", "44", "54", "P0"))
-"""Cardinality, data, integrity, check option, program limit, raised by a trigger.
+_TROUBLE_CLASSES = frozenset((
+    "00", "01", "02", "03", "08", "0A", "0B", "0L", "0P", "24", "25", "26", "28", "2B", "2D",
+    "34", "3B", "3D", "3F", "40", "42", "53", "55", "57", "58", "72", "F0", "HV", "XX",
+))  # fmt: skip
+"""SQLSTATE classes of PostgreSQL's that say nothing about the rows.
 
-SQLSTATE classes that say something about the rows. All others, a missing table or right among them,
-are for the operator to mend, and the data is not to be given up for them.
+A missing table or right is among them: it is for the operator to mend, and the data is not to be
+given up for it. All other classes do speak of the rows: 21, 22, 23, 44 and 54 (cardinality, data,
+integrity, check option, program limit), those of code that runs for a row (09, 20, 27, 2F, 38, 39,
+P0), and those that PostgreSQL does not define: a trigger of the operator's has raised them.
+Source: PostgreSQL's documentation, appendix A.
 """
 
 _DRIVER_TROUBLE = (
@@ -79,7 +85,7 @@ def translated_write_errors() -> Iterator[None]:
     try:
         yield
     except asyncpg.PostgresError as error:
-        if (error.sqlstate or "")[:2] in _DATA_CLASSES:
+        if (error.sqlstate or "XX")[:2] not in _TROUBLE_CLASSES:
             raise DataRefused(f"PostgreSQL refuses the data ({_kind(error)})") from error
         raise StorageUnavailable(f"PostgreSQL takes no writes now ({_kind(error)})") from error
     except (*_DRIVER_TROUBLE, MemoryError) as error:  # before values: some are ValueErrors as well

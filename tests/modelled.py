@@ -143,12 +143,13 @@ class Session:
         """What was tried again although its writer knew that it is stored."""
         self.running = 0
         self.is_cut = False
-        self._known_stored: list[SpanBatch] = []
+        self.committed: list[SpanBatch] = []
+        """What its writer knows to be stored, in the order of the commits."""
 
     async def write_spans(self, batches: Sequence[SpanBatch]) -> int:
         names = [name for batch in batches for name in names_in(batch)]
         self.tries.append(list(batches))
-        if any(batch is known for known in self._known_stored for batch in batches):
+        if any(batch is known for known in self.committed for batch in batches):
             self.written_again.append(names)
         self.running += 1
         try:
@@ -160,7 +161,7 @@ class Session:
         finally:
             self.running -= 1
         new = self._commit(names)
-        self._known_stored += batches
+        self.committed += batches
         return new
 
     async def check(self) -> None:

@@ -227,13 +227,12 @@ class SinkModel(RuleBasedStateMachine):
         for batches in session.tries:
             assert sum(batch.body_bytes for batch in batches[:-1]) < BATCH_BYTES
         places = {id(each.batch): n for n, each in enumerate(self.senders.submissions)}
-        first_tries = dict.fromkeys(
-            places[id(batch)]
-            for batches in session.tries
-            for batch in batches
-            if id(batch) in places
-        )
-        assert list(first_tries) == sorted(first_tries)
+        tries = [batch for batches in session.tries for batch in batches]
+        first_tries = list(dict.fromkeys(places[id(each)] for each in tries if id(each) in places))
+        assert first_tries == sorted(first_tries)
+        if session.writer_count == 1:
+            committed = [places[id(each)] for each in session.committed if id(each) in places]
+            assert committed == sorted(committed)
 
     @invariant()
     def the_queue_keeps_its_bounds(self) -> None:

@@ -31,6 +31,7 @@ from msgtrace.storage.sqlite.connection import open_connection
 from tests.batches import make_batch, span, trace_id_of
 from tests.crashes.power_cut import FATES, moments
 from tests.crashes.recorder import Recording, recorded
+from tests.scratch import folder_in_memory
 from tests.spilled import ENOUGH, in_file, payloads, spilled_request
 
 LOOKED_AT = 80 * int(os.environ.get("CRASHES_LONG", "1"))
@@ -46,10 +47,9 @@ def chance() -> random.Random:
 
 @pytest.fixture
 def scratch() -> Iterator[Path]:
-    """In memory where there is such a folder: what a sync is worth is known from the recording."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
+    """What a sync is worth is known from the recording."""
+    with folder_in_memory() as folder:
+        yield folder
 
 
 @pytest.fixture

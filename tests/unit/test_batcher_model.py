@@ -90,4 +90,4 @@ class BatcherModel(SinkModel):
 
 
 def test_each_submit_gets_one_true_answer_whatever_happens() -> None:
-    run_state_machine_as_test(BatcherModel, settings=model_settings(examples=100, steps=40))
+    run_state_machine_as_test(BatcherModel, settings=model_settings(examples=80, steps=40))

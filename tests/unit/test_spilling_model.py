@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import tempfile
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +24,7 @@ from msgtrace.storage.protocol import StorageAdmin
 from msgtrace.storage.spill import Spill
 from msgtrace.telemetry.metrics import SpillMetrics
 from tests.modelled import PIECE_BYTES
+from tests.scratch import folder_in_memory
 from tests.spilled import ENOUGH, in_file, payloads, recounted
 from tests.stateful import BATCH_BYTES, QUEUED_BYTES, SinkModel, model_settings
 from tests.virtual_time import ConnectionInLoop, now_s
@@ -39,7 +39,8 @@ class SpillingModel(SinkModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.root = Path(tempfile.mkdtemp(prefix="msgtrace-model-"))
+        self.scratch = contextlib.ExitStack()
+        self.root = self.scratch.enter_context(folder_in_memory())
         self.lives = 0
         self.spill: Spill
         self.stack: contextlib.AsyncExitStack
@@ -153,7 +154,7 @@ class SpillingModel(SinkModel):
                 self.run(self._come_to_an_end())
         finally:
             self.end()
-            shutil.rmtree(self.root)
+            self.scratch.close()
 
     async def _come_to_an_end(self) -> None:
         await self.come_to_rest()
@@ -187,4 +188,4 @@ class SpillingModel(SinkModel):
 def test_what_is_acknowledged_is_never_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msgtrace.storage.spill.ConnectionThread", ConnectionInLoop)
     monkeypatch.setattr("msgtrace.pipeline.drain.GROUP_BYTES", GROUP_BYTES)
-    run_state_machine_as_test(SpillingModel, settings=model_settings(examples=50, steps=40))
+    run_state_machine_as_test(SpillingModel, settings=model_settings(examples=40, steps=40))

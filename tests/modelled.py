@@ -17,6 +17,8 @@ from tests.letters import MemoryLetters, names_in
 PIECE_BYTES = 200
 """Of a request of the smallest size, about."""
 
+_ROUNDED_BYTES = PIECE_BYTES // 2
+
 
 @dataclass(frozen=True)
 class Export:
@@ -38,7 +40,10 @@ class Export:
         return request(span(self.names[0], attributes=padding), *spans).SerializeToString()
 
     def batch(self) -> SpanBatch:
-        return decode_as(PROTOBUF, self.payload)
+        """Its size rounded, so that sums meet limits exactly."""
+        batch = decode_as(PROTOBUF, self.payload)
+        batch.body_bytes = -(-batch.body_bytes // _ROUNDED_BYTES) * _ROUNDED_BYTES
+        return batch
 
 
 class ModelDatabase:
@@ -52,7 +57,7 @@ class ModelDatabase:
         self.stored: dict[str, int] = {}
         self.poison: dict[str, Exception] = {}
         self.takes_s = 0.0
-        self.failures_to_come = 0
+        self.failures_to_come = self._writes_before_failures = 0
         self.answers_to_lose = 0
         self.keeps_what_is_cancelled = False
         self.troubles = 0
@@ -78,10 +83,10 @@ class ModelDatabase:
         self._goes_on.clear()
         self.letters.is_open.clear()
 
-    def fail(self, writes: int) -> None:
-        """The next writes do not succeed."""
+    def fail(self, writes: int, after: int = 0) -> None:
+        """So many writes do not succeed, after some that do."""
         self.troubles += 1
-        self.failures_to_come = writes
+        self.failures_to_come, self._writes_before_failures = writes, after
 
     def forget(self, writes: int) -> None:
         """The next writes are committed, and nobody is told."""
@@ -107,8 +112,7 @@ class ModelDatabase:
         await self._goes_on.wait()
 
     def commit(self, names: Sequence[str]) -> int:
-        if self.is_away or self.failures_to_come:
-            self.failures_to_come = max(0, self.failures_to_come - 1)
+        if self.is_away or self._fails_now():
             raise StorageUnavailable("no")
         for name in names:
             if name in self.poison:
@@ -120,6 +124,14 @@ class ModelDatabase:
             self.answers_to_lose -= 1
             raise StorageUnavailable("the answer was lost")
         return len(new)
+
+    def _fails_now(self) -> bool:
+        if self._writes_before_failures:
+            self._writes_before_failures -= 1
+            return False
+        fails = self.failures_to_come > 0
+        self.failures_to_come -= fails
+        return fails
 
     def kept_names(self, export: Export) -> set[str]:
         """Of its spans, those that a dead letter has, with the request."""

@@ -36,7 +36,7 @@ QUIET_S = 120.0
 _POISONS = [frozenset[int](), frozenset({0}), frozenset({1}), frozenset({0, 2})]
 _SHAPES = st.tuples(
     st.sampled_from((1, 2, 4)),  # spans
-    st.sampled_from((0, 0, 0, 1, 4, 15)),  # padding
+    st.sampled_from((0, 0, 0, 1, 4, 15, 50)),  # padding
     st.sampled_from((_POISONS[0], *_POISONS)),
 )
 
@@ -183,7 +183,7 @@ class SinkModel(RuleBasedStateMachine):
         elif what == "frozen":
             self.database.freeze()
         elif what == "fails":
-            self.database.fail(writes)
+            self.database.fail(writes, after=writes % 4)
         else:
             self.database.forget(writes)
 
@@ -238,9 +238,7 @@ class SinkModel(RuleBasedStateMachine):
     def the_queue_keeps_its_bounds(self) -> None:
         if hasattr(self, "batcher"):
             queued_bytes = self.batcher.queued_bytes
-            largest = max(
-                (len(each.export.payload) for each in self.senders.submissions), default=0
-            )
+            largest = max((each.batch.body_bytes for each in self.senders.submissions), default=0)
             assert 0 <= queued_bytes <= max(QUEUED_BYTES, largest)
 
     async def come_to_rest(self) -> None:

@@ -14,8 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from msgtrace.errors import Overloaded
 from msgtrace.model.batch import SpanBatch
-from msgtrace.pipeline.batcher import Batcher
+from msgtrace.pipeline.batcher import HOLD_S, Batcher
 from msgtrace.pipeline.sink import SpanSink
+from msgtrace.pipeline.spill import LOOK_INTERVAL_S
 from msgtrace.serving import STOP_GRACE_S
 from tests.modelled import PIECE_BYTES, Export, ModelDatabase, Senders, Session
 from tests.virtual_time import VirtualTimeLoop, now_s
@@ -29,6 +30,9 @@ BATCH_BYTES = 8 * PIECE_BYTES
 QUEUED_BYTES = 24 * PIECE_BYTES
 
 _TROUBLES = ("away", "frozen", "fails", "forgets")
+
+LONGEST_ANSWER_S = HOLD_S + LOOK_INTERVAL_S + 0.1
+"""What a sender waits for at most while the database is away."""
 
 QUIET_S = 120.0
 """After which everything must have come to rest, once nothing is wrong any more."""
@@ -149,7 +153,7 @@ class SinkModel(RuleBasedStateMachine):
     @rule(
         shapes=st.lists(_SHAPES, min_size=2, max_size=8),
         what=st.sampled_from(_TROUBLES),
-        writes=st.integers(1, 20),
+        writes=st.sampled_from((1, 2, 3, 21, 22, 23, 100)),
         each=st.integers(1, 9),
         seconds=st.sampled_from((0.0, 0.3, 3.0)),
     )
@@ -176,7 +180,7 @@ class SinkModel(RuleBasedStateMachine):
         self.database.takes_s = takes_s
 
     @precondition(lambda self: not self.is_closed)
-    @rule(what=st.sampled_from(_TROUBLES), writes=st.integers(1, 20))
+    @rule(what=st.sampled_from(_TROUBLES), writes=st.sampled_from((1, 2, 3, 21, 22, 23, 100)))
     def database_is_unwell(self, what: str, writes: int) -> None:
         if what == "away":
             self.database.go_away()
@@ -204,6 +208,24 @@ class SinkModel(RuleBasedStateMachine):
             assert isinstance(late.error, Overloaded)
 
         self.run(send())
+
+    @precondition(lambda self: not self.is_closed)
+    @rule()
+    def nobody_waits_longer_than_the_hold(self) -> None:
+        """For a database that is away all the time."""
+
+        async def wait() -> None:
+            waiting = self.senders.pending
+            await asyncio.sleep(LONGEST_ANSWER_S)
+            assert [each.export for each in waiting if not each.task.done()] == []
+
+        if self.is_gone and not self.database.takes_s:
+            self.run(wait())
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the database is away in a way that must be noticed."""
+        return self.database.is_away and not self.database.is_frozen
 
     @invariant()
     def nothing_broke(self) -> None:

@@ -47,6 +47,10 @@ class FaultyProxy:
 
         self._call(refuse())
 
+    def aim_at(self, target_port: int) -> None:
+        """From now on new connections go there."""
+        self._target_port = target_port
+
     def reset(self) -> None:
         """End all connections with a RST; new ones are taken."""
 

@@ -46,10 +46,27 @@ class PrivatePostgres:
         self._bin, self.user = _installation(folder)
         if self.user is not None:
             shutil.chown(folder, self.user)
+
+    def initialize(self) -> None:
         self._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres")
-        with (self.data / "postgresql.conf").open("a") as configuration:
-            configuration.write(_CONFIGURATION.format(connections=MAX_CONNECTIONS))
-            configuration.write(f"port = {self.port}\n")
+        self._configure(_CONFIGURATION.format(connections=MAX_CONNECTIONS))
+
+    def copy_from(self, primary: PrivatePostgres) -> None:
+        """Become a standby, which follows the primary and is read-only until it is promoted."""
+        source = f"host=127.0.0.1 port={primary.port} user=postgres"
+        self._run("pg_basebackup", "--write-recovery-conf", "--checkpoint=fast", "-d", source)
+        self._configure()
+
+    def promote(self) -> None:
+        """Make a primary of a standby."""
+        self._run("pg_ctl", "-w", "-t", "60", "promote")
+
+    def wait_for_standby(self, waits: bool) -> None:
+        """Whether from now on a commit is one only when a standby has it, too."""
+        names = "'*'" if waits else "''"
+        self.execute(
+            f"ALTER SYSTEM SET synchronous_standby_names = {names}", "SELECT pg_reload_conf()"
+        )
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -187,6 +204,10 @@ class PrivatePostgres:
                 assert time.monotonic() < deadline, self.log_tail()
                 await asyncio.sleep(0.2)
 
+    def _configure(self, more: str = "") -> None:
+        with (self.data / "postgresql.conf").open("a") as configuration:
+            configuration.write(f"{more}\nport = {self.port}\n")
+
     def _postmaster_pid(self) -> int:
         return int((self.data / "postmaster.pid").read_text().splitlines()[0])
 
@@ -210,12 +231,16 @@ class PrivatePostgres:
 
 
 @contextlib.contextmanager
-def private_postgres() -> Iterator[PrivatePostgres]:
-    """A running server, ended and removed afterwards."""
+def private_postgres(primary: PrivatePostgres | None = None) -> Iterator[PrivatePostgres]:
+    """A running server, ended and removed afterwards. primary: the one that it is a standby of."""
     folder = Path(tempfile.mkdtemp(prefix="msgtrace-faults-"))
     folder.chmod(0o755)
     server = PrivatePostgres(folder)
     try:
+        if primary is None:
+            server.initialize()
+        else:
+            server.copy_from(primary)
         server.start()
         yield server
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from msgtrace.model.units import MIB
 from tests.faults.stage import Stage
 
 WATCHED_S = 3.0
@@ -13,6 +14,10 @@ MOST_CPU_SHARE = 0.25
 
 MOST_LOG_LINES = 250
 """Of one test, tracebacks included: an event is logged ten times in ten seconds at most."""
+
+
+MOST_MEMORY_BYTES = 300 * MIB
+"""Of one collector, whatever happens: its queue alone may hold 64 MiB of requests."""
 
 
 def require_quiet(stage: Stage) -> None:

@@ -18,8 +18,8 @@ from tests.faults.faults import (
     disk_full,
     files_exhausted,
 )
-from tests.faults.private_postgres import PrivatePostgres
-from tests.faults.quiet import MOST_LOG_LINES, require_quiet
+from tests.faults.private_postgres import PrivatePostgres, private_postgres
+from tests.faults.quiet import MOST_LOG_LINES, MOST_MEMORY_BYTES, require_quiet
 from tests.faults.stage import (
     Stage,
     full,
@@ -38,6 +38,7 @@ def require_recovery(stage: Stage) -> None:
     stage.load.wait_until_all_succeed()
     assert stage.load.wrong_answers == []
     assert stage.log_lines() < MOST_LOG_LINES
+    assert stage.memory_bytes() < MOST_MEMORY_BYTES
 
 
 def require_truth(stage: Stage) -> None:
@@ -185,6 +186,25 @@ def test_a_clock_that_steps_back_costs_nothing(
                 clock_stepped_back(stage)
             require_recovery(stage)
         require_truth(stage)
+
+
+def test_a_failover_to_a_standby_loses_nothing(seed: int) -> None:
+    """The primary is gone; its standby answers, at first read-only, and is promoted later."""
+    with private_postgres() as primary, private_postgres(primary) as standby:
+        primary.wait_for_standby(waits=True)
+        with postgres_stage(primary, seed) as stage:
+            with stage.under_load():
+                primary.kill()
+                stage.network.aim_at(standby.port)
+                stage.network.reset()
+                wait_until(lambda: stage.spilled_requests() > 0, "a spill", 30)
+                stage.load.wait_until_all_succeed()
+                standby.promote()
+                require_recovery(stage)
+            stage.database_url = standby.url(stage.database)
+            require_truth(stage)
+            primary.start()
+            primary.wait_for_standby(waits=False)
 
 
 @contextlib.contextmanager

@@ -10,12 +10,19 @@ from tests.faults.audit import audit, check_integrity
 from tests.faults.faults import (
     SQLITE,
     Fault,
+    clock_stepped_back,
     disk_full,
     files_exhausted,
     sqlite_lock,
 )
-from tests.faults.quiet import MOST_LOG_LINES, require_quiet
-from tests.faults.stage import Stage, limited_files, small_disk, sqlite_stage
+from tests.faults.quiet import MOST_LOG_LINES, MOST_MEMORY_BYTES, require_quiet
+from tests.faults.stage import (
+    Stage,
+    limited_files,
+    movable_clock,
+    small_disk,
+    sqlite_stage,
+)
 
 
 def require_recovery(stage: Stage) -> None:
@@ -24,6 +31,7 @@ def require_recovery(stage: Stage) -> None:
     stage.load.wait_until_all_succeed()
     assert stage.load.wrong_answers == []
     assert stage.log_lines() < MOST_LOG_LINES
+    assert stage.memory_bytes() < MOST_MEMORY_BYTES
 
 
 def require_truth(stage: Stage) -> None:
@@ -71,6 +79,16 @@ def test_exhausted_file_descriptors_pass(tmp_path: Path, seed: int) -> None:
     with sqlite_stage(path, seed, program=limited_files(64)) as stage:
         with stage.under_load():
             files_exhausted(stage)
+            require_recovery(stage)
+        require_truth(stage)
+
+
+def test_a_clock_that_steps_back_costs_nothing(tmp_path: Path, seed: int) -> None:
+    clock, program = movable_clock(tmp_path)
+    with sqlite_stage(tmp_path / "msgtrace.db", seed, program=program) as stage:
+        stage.clock = clock
+        with stage.under_load():
+            clock_stepped_back(stage)
             require_recovery(stage)
         require_truth(stage)
 

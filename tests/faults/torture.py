@@ -33,6 +33,7 @@ from tests.faults.faults import (
     disk_full,
 )
 from tests.faults.private_postgres import private_postgres
+from tests.faults.quiet import MOST_MEMORY_BYTES
 from tests.faults.stage import Stage, large_disk, movable_clock, postgres_stage, sqlite_stage
 
 DATABASES = ("sqlite", "postgres")
@@ -75,6 +76,10 @@ class Run:
         if lines > 100 + 30 * took_s * len(stage.collectors):
             self.problems.append(f"{fault.__name__}: {lines} lines of log in {took_s:.1f} s")
         self.most_memory_bytes = max(self.most_memory_bytes, stage.memory_bytes())
+        if stage.memory_bytes() > MOST_MEMORY_BYTES:
+            self.problems.append(
+                f"{fault.__name__}: a collector takes {stage.memory_bytes()} bytes"
+            )
         if stage.cpu_s() - cpu_s > 1.5 * took_s:
             self.problems.append(f"{fault.__name__}: the collectors spin")
 

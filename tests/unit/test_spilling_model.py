@@ -6,7 +6,6 @@ folder come on top. A kill leaves the files as they are, and nothing of the proc
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 from pathlib import Path
@@ -19,7 +18,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule, run_s
 from msgtrace.errors import StorageUnavailable
 from msgtrace.pipeline.batcher import HOLD_S
 from msgtrace.pipeline.dead_letters import DeadLetterKeeper
-from msgtrace.pipeline.spill import LOOK_INTERVAL_S, open_spilling_sink
+from msgtrace.pipeline.spill import open_spilling_sink
 from msgtrace.storage.protocol import StorageAdmin
 from msgtrace.storage.spill import Spill
 from msgtrace.telemetry.metrics import SpillMetrics
@@ -31,7 +30,6 @@ from tests.virtual_time import ConnectionInLoop, now_s
 
 GROUP_BYTES = 2 * PIECE_BYTES
 CLOSE_S = 5.0
-LONGEST_ANSWER_S = HOLD_S + LOOK_INTERVAL_S + 0.1
 
 
 class SpillingModel(SinkModel):
@@ -115,18 +113,9 @@ class SpillingModel(SinkModel):
         for each in self.senders.pending:
             each.is_excused = True
 
-    @rule()
-    def nobody_waits_longer_than_the_hold(self) -> None:
-        """However the database is away, and also if it stays: the spill answers."""
-
-        async def wait() -> None:
-            waiting = self.senders.pending
-            self.database.troubles += 1
-            await asyncio.sleep(LONGEST_ANSWER_S)
-            assert [each.export for each in waiting if not each.task.done()] == []
-
-        if (self.database.is_away or self.database.is_frozen) and not self.database.takes_s:
-            self.run(wait())
+    @property
+    def is_gone(self) -> bool:
+        return self.database.is_away or self.database.is_frozen
 
     @invariant()
     def the_oldest_are_drained_first(self) -> None:

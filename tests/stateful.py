@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from msgtrace.errors import Overloaded
-from msgtrace.model.batch import SpanBatch
+from msgtrace.model.batch import Rejection, SpanBatch
 from msgtrace.pipeline.batcher import HOLD_S, Batcher
 from msgtrace.pipeline.sink import SpanSink
 from msgtrace.pipeline.spill import LOOK_INTERVAL_S
@@ -31,7 +31,7 @@ QUEUED_BYTES = 24 * PIECE_BYTES
 
 _TROUBLES = ("away", "frozen", "fails", "forgets")
 
-LONGEST_ANSWER_S = HOLD_S + LOOK_INTERVAL_S + 0.1
+LONGEST_ANSWER_S = HOLD_S + LOOK_INTERVAL_S + 0.3
 """What a sender waits for at most while the database is away."""
 
 QUIET_S = 120.0
@@ -153,9 +153,9 @@ class SinkModel(RuleBasedStateMachine):
     @rule(
         shapes=st.lists(_SHAPES, min_size=2, max_size=8),
         what=st.sampled_from(_TROUBLES),
-        writes=st.sampled_from((1, 2, 3, 21, 22, 23, 100)),
+        writes=st.sampled_from((3, 21, 22, 23)),
         each=st.integers(1, 9),
-        seconds=st.sampled_from((0.0, 0.3, 3.0)),
+        seconds=st.sampled_from((0.0, 0.3, 3.0, 3.0)),
     )
     def a_crowd_meets_trouble(
         self,
@@ -171,6 +171,7 @@ class SinkModel(RuleBasedStateMachine):
         self.submit(shapes=shapes, is_slow=False)
         self.senders_leave(each=each)
         self.time_passes(seconds=seconds)
+        self.nobody_waits_longer_than_the_hold()
         self.database_is_well(keeps_what_is_cancelled=False)
         self.time_passes(seconds=seconds)
 
@@ -180,7 +181,7 @@ class SinkModel(RuleBasedStateMachine):
         self.database.takes_s = takes_s
 
     @precondition(lambda self: not self.is_closed)
-    @rule(what=st.sampled_from(_TROUBLES), writes=st.sampled_from((1, 2, 3, 21, 22, 23, 100)))
+    @rule(what=st.sampled_from(_TROUBLES), writes=st.sampled_from((3, 21, 22, 23)))
     def database_is_unwell(self, what: str, writes: int) -> None:
         if what == "away":
             self.database.go_away()
@@ -219,7 +220,7 @@ class SinkModel(RuleBasedStateMachine):
             await asyncio.sleep(LONGEST_ANSWER_S)
             assert [each.export for each in waiting if not each.task.done()] == []
 
-        if self.is_gone and not self.database.takes_s:
+        if self.is_gone and self.database.takes_s < 0.1:
             self.run(wait())
 
     @property
@@ -238,6 +239,8 @@ class SinkModel(RuleBasedStateMachine):
     @invariant()
     def nobody_was_refused_without_a_reason(self) -> None:
         assert self.senders.unexcused() == []
+        for each in self.senders.submissions:  # no dead letter is refused for its data here
+            assert Rejection.DEAD_LETTER_REFUSED not in each.batch.rejections
 
     @invariant()
     def writes_keep_order_and_bounds(self) -> None:

@@ -232,22 +232,24 @@ def _suspend_sessions(stage: Stage, seconds: float) -> None:
 
 
 def sessions_terminated(stage: Stage) -> None:
+    """An administrator ends them."""
     for _ in range(8):
-        stage.server.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            f" WHERE datname = '{stage.database}' AND application_name = 'msgtrace'"
-        )
+        _tell_sessions(stage, "pg_terminate_backend")
         stage.sleep(0.05, 0.2)
 
 
 def statements_cancelled(stage: Stage) -> None:
     """An operator, or a statement_timeout, ends what is being written."""
     for _ in range(40):
-        stage.server.execute(
-            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
-            f" WHERE datname = '{stage.database}' AND application_name = 'msgtrace'"
-        )
+        _tell_sessions(stage, "pg_cancel_backend")
         stage.sleep(0.01, 0.05)
+
+
+def _tell_sessions(stage: Stage, function: str) -> None:
+    stage.server.execute(
+        f"SELECT {function}(pid) FROM pg_stat_activity"
+        f" WHERE datname = '{stage.database}' AND application_name = 'msgtrace'"
+    )
 
 
 def connections_exhausted(stage: Stage) -> None:

@@ -152,6 +152,8 @@ class SpillingModel(SinkModel):
         content = self.spill.content
         assert content == recounted(self.spill.path)
         assert content.requests == 0
+        if self.letter_bytes:  # trouble sets nothing aside, and what is refused becomes a letter
+            assert content.set_aside == 0
         assert self.sink.describe()["database_away"] is False  # type: ignore[attr-defined]
         await self.stack.aclose()
         assert self.senders.missing(self.spilled_payloads()) == []

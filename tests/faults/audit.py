@@ -2,32 +2,28 @@
 
 Spans and summaries are read in one snapshot, so that an audit may run under load, and side by side
 in the order of their traces, so that it takes little memory however much is stored. Each span must
-be what was sent, whole; a summary is right if it is what `model.batch.summarize` makes of the
-stored spans of its trace.
+be what was sent, whole; a summary is right if it is what `storage.recompute` makes of the stored
+spans of its trace.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import json
-import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from msgtrace.model.batch import TraceDelta, TraceKey, summarize
-from msgtrace.model.genai import GenAiFacts, read_facts
+from msgtrace.model.batch import TraceKey
 from msgtrace.model.span import SPAN_COLUMNS, Row
-from msgtrace.storage.summary import TRACE_COLUMNS, trace_row
+from msgtrace.storage.recompute import drifted_columns, plain_trace, summarize_stored
 from tests.faults.load import Load, Sent
 from tests.faults.sorted_rows import read_sorted
 from tests.faults.supply import Origin, Supply, first_trace_id, origin_of, readable
 
 _ATTRIBUTES = SPAN_COLUMNS.index("attributes")
-_COST = TRACE_COLUMNS.index("cost")
-_ROOT_HAS_PARENT = TRACE_COLUMNS.index("root_has_parent")
+_NAME = SPAN_COLUMNS.index("name")
 _SHOWN = 5
 
 
@@ -67,8 +63,13 @@ class Audit:
         return count + 1
 
 
-def audit(database_url: str, load: Load, epoch: int | None = None) -> Audit:
-    """Compare what the senders know with what the database holds, of one epoch or of all."""
+def audit(
+    database_url: str, load: Load, epoch: int | None = None, *, kept_since_ns: int = 0
+) -> Audit:
+    """Compare what the senders know with what the database holds, of one epoch or of all.
+
+    kept_since_ns: spans that start before it are to be gone.
+    """
     found = Audit()
     acknowledged = load.snapshot()
     least, end = (
@@ -76,7 +77,7 @@ def audit(database_url: str, load: Load, epoch: int | None = None) -> Audit:
     )
     with read_sorted(database_url, least, end) as (spans, summaries):
         begun = load.snapshot()
-        seen = _Seen(load.supply, found, begun)
+        seen = _Seen(load.supply, found, begun, kept_since_ns)
         for trace in _by_trace(spans, summaries):
             seen.check(trace.spans)
             _check_summary(found, trace)
@@ -93,7 +94,10 @@ def check_integrity(path: str) -> None:
 class _Seen:
     """A mark for each span that is stored, a byte of memory for each that was sent."""
 
-    def __init__(self, supply: Supply, found: Audit, begun: Sequence[Sent]) -> None:
+    def __init__(
+        self, supply: Supply, found: Audit, begun: Sequence[Sent], kept_since_ns: int
+    ) -> None:
+        self._kept_since_ns = kept_since_ns
         self._supply = supply
         self._found = found
         self._begun = [each.begun for each in begun]
@@ -106,7 +110,12 @@ class _Seen:
             found.stored += 1
             origin = origin_of(row[2])
             expected = self._expected(origin)
-            if expected is None or row[:3] != expected[:3] or row[4] != expected[4]:
+            if (
+                expected is None
+                or row[4] < self._kept_since_ns
+                or row[:3] != expected[:3]
+                or row[4] != expected[4]
+            ):
                 found.unknown = found.note("never sent", found.unknown, row[:5])
             elif self._mark(origin):
                 found.duplicated = found.note("duplicated", found.duplicated, row[:5])
@@ -121,13 +130,20 @@ class _Seen:
         for sender, sent in enumerate(acknowledged):
             marks = self._marks[sender]
             for serial in sent.serials(epoch):
-                count = self._supply.span_count(sender, serial, is_padded=serial in sent.padded)
+                count = self._kept_count(sender, serial, is_padded=serial in sent.padded)
                 first = serial * self._stride
                 found.acknowledged += count
-                missing = count - sum(marks[first : first + count])
+                missing = count - sum(marks[first : first + self._stride])
                 if missing:
                     found.note("lost", found.lost, f"{missing} of request {sender}/{serial}")
                     found.lost += missing
+
+    def _kept_count(self, sender: int, serial: int, *, is_padded: bool) -> int:
+        count = self._supply.span_count(sender, serial, is_padded=is_padded)
+        if not self._kept_since_ns:
+            return count
+        origins = (Origin(sender, 0, serial, is_padded, place) for place in range(count))
+        return sum(self._supply.start_ns(each) >= self._kept_since_ns for each in origins)
 
     def _expected(self, origin: Origin) -> Row | None:
         is_begun = 0 <= origin.sender < len(self._begun) and (
@@ -182,32 +198,12 @@ def _wrong_totals(trace: _Trace) -> list[str]:
         return [f"summary without spans {trace.key!r}"]
     if len(trace.summaries) != 1:
         return [f"{len(trace.summaries)} summaries of {trace.key!r}"]
-    facts = [_facts(row[_ATTRIBUTES]) for row in trace.spans]
-    genai = {position: each for position, each in enumerate(facts) if each is not None}
-    [delta] = summarize(trace.spans, genai).values()
-    return _differences(trace.key, delta, _plain(trace.summaries[0]))
+    rows = [(*row[: _NAME + 1], row[_ATTRIBUTES]) for row in trace.spans]
+    [(key, delta)] = summarize_stored(rows).items()
+    different = drifted_columns(plain_trace(trace.summaries[0], _list), key, delta)
+    return [f"{key[1].hex()}: {', '.join(different)}"] if different else []
 
 
-def _differences(key: TraceKey, delta: TraceDelta, row: Row) -> list[str]:
-    should = trace_row(key, delta, json.dumps)
-    different = [
-        f"{name} is {is_!r}, should be {must!r}"
-        for position, (name, is_, must) in enumerate(zip(TRACE_COLUMNS, row, should, strict=True))
-        if not (math.isclose(is_, must, abs_tol=1e-6) if position == _COST else is_ == must)
-    ]
-    return [f"{key[1].hex()}: {'; '.join(different)}"] if different else []
-
-
-@functools.lru_cache(maxsize=100_000)
-def _facts(attributes: str | None) -> GenAiFacts | None:
-    return read_facts(json.loads(attributes or "{}"))
-
-
-def _plain(row: Row) -> Row:
-    """A summary, the same whatever the backend: lists as JSON text, truth as bool."""
-    services, models = (
-        json.dumps(sorted(json.loads(column) if isinstance(column, str) else column))
-        for column in row[-2:]
-    )
-    position = _ROOT_HAS_PARENT
-    return (*row[:position], bool(row[position]), *row[position + 1 : -2], services, models)
+def _list(column: str | list[str]) -> list[str]:
+    """Of a column that is JSON or an array, as the backend has it."""
+    return list(json.loads(column)) if isinstance(column, str) else column

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from msgtrace.maintenance.watch import maintained
 from msgtrace.otlp.encodings import use_decoder
+from msgtrace.otlp.rules import read_rules
 from msgtrace.pipeline.assembly import open_pipeline
 from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.export import TraceExport
@@ -68,12 +69,14 @@ async def serve_collector(
     decoder = use_decoder(settings.decoder)
     metrics.name_decoder(decoder)
     logger.info("decoder_chosen", extra={"decoder": decoder, "wanted": settings.decoder})
-    async with open_pipeline(settings, storage, metrics, telemetry.registry) as pipeline:
+    rules = read_rules(settings)
+    async with open_pipeline(settings, storage, metrics, telemetry.registry, rules) as pipeline:
         export = TraceExport(
             pipeline.sink,
             max_request_bytes=settings.max_request_bytes,
             budget=ByteBudget(settings.max_inflight_bytes),
             metrics=metrics,
+            rules=rules,
         )
         if not opens_ports:
             yield Collector(None, None, export, pipeline.totals)

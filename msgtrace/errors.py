@@ -9,7 +9,9 @@ MsgtraceError
 │   ├── SignalNotStored         metrics, logs or profiles
 │   ├── WrongMessageCount       a gRPC call with no message, or with several
 │   ├── InvalidParameter        a query parameter or id, named
-│   └── TraceNotFound           no such trace
+│   ├── TraceNotFound           no such trace
+│   ├── SpanNotFound            no such span in the trace
+│   └── SessionNotFound         no trace of such a session
 ├── Unavailable             yes, after `retry_after_s`
 │   ├── Overloaded              the queue is full, or requests under way take too much memory
 │   ├── MessageTooSlow          a gRPC message that did not arrive in time
@@ -79,6 +81,20 @@ class TraceNotFound(RequestError):
     def __init__(self, trace_id: str) -> None:
         super().__init__(f"trace {trace_id} not found")
         self.trace_id = trace_id
+
+
+class SpanNotFound(RequestError):
+    """The span is not stored in the trace. `span_id` is lowercase hex."""
+
+    def __init__(self, span_id: str) -> None:
+        super().__init__(f"span {span_id} not found in the trace")
+
+
+class SessionNotFound(RequestError):
+    """No trace of the session is stored."""
+
+    def __init__(self) -> None:
+        super().__init__("session not found")
 
 
 class Unavailable(MsgtraceError):

@@ -51,6 +51,7 @@ NO_RETENTION = "off"
 LEAST_RETENTION_S = 3_600.0
 LEAST_DATABASE_BYTES = 16 * MIB
 """Less would delete what has just come in."""
+NO_PRICES_FILE = "off"
 LOG_FORMATS = ("console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -168,6 +169,20 @@ class Settings:
         60.0,
         "How often a collector looks for what is to be deleted, in seconds.",
         valid=_SECONDS,
+    )
+    prices_file: str = _setting(
+        "",
+        "TOML or JSON file with the prices of models, for calls that state no cost; off for no"
+        " estimates. A small table is built in.",
+    )
+    redact: tuple[str, ...] = _setting(
+        (),
+        "Rules, separated by commas, for values that must not be stored: ACTION KEY or ACTION KEY"
+        " in SERVICE, such as: drop gen_ai.*.messages, hash user.id in shop-*. The first that"
+        " matches decides; actions are keep, drop and hash.",
+    )
+    redact_key_file: str = _setting(
+        "", "File with the key that hashes of redacted values are made with."
     )
     other_signals: str = _setting(
         "refuse",

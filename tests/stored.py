@@ -72,8 +72,15 @@ def stored_summary(**fields: Any) -> TraceSummary:
         session_id=None,
         user_id=None,
         models=[],
+        providers=[],
+        operations=[],
+        agents=[],
+        tools=[],
         input_tokens=0,
         output_tokens=0,
+        cached_tokens=0,
+        reasoning_tokens=0,
         cost=0.0,
+        estimated_cost=0.0,
     )
     return dataclasses.replace(summary, **fields)

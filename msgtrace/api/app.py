@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from msgtrace.api import errors, traces
+from msgtrace.api import agents, errors, traces
 from msgtrace.api.measured import MeasuredRequests
 from msgtrace.storage.protocol import Storage
 from msgtrace.telemetry.endpoints import OPERATOR_ENDPOINTS, OperatorView
@@ -27,11 +27,14 @@ from msgtrace.telemetry.metrics import QueryMetrics
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-# A service name may hold slashes, which are decoded before the path is matched: hence `:path`.
+# A service or a session may hold slashes, which are decoded before the path is matched: `:path`.
 ROUTES: dict[str, dict[str, Endpoint]] = {
     "/api/v1/traces": {"GET": traces.find_traces, "DELETE": traces.delete_traces},
     "/api/v1/traces/{trace_id}": {"GET": traces.get_trace, "DELETE": traces.delete_trace},
     "/api/v1/traces/{trace_id}/tree": {"GET": traces.get_trace_tree},
+    "/api/v1/traces/{trace_id}/spans/{span_id}/messages": {"GET": agents.get_messages},
+    "/api/v1/sessions": {"GET": agents.find_sessions},
+    "/api/v1/sessions/{session_id:path}": {"GET": agents.get_session},
     "/api/v1/stats": {"GET": traces.get_stats},
     "/api/v1/services": {"GET": traces.list_services},
     "/api/v1/services/{service:path}/operations": {"GET": traces.list_operations},

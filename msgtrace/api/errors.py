@@ -15,7 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from msgtrace.errors import RequestError, TraceNotFound, Unavailable
+from msgtrace.errors import (
+    RequestError,
+    SessionNotFound,
+    SpanNotFound,
+    TraceNotFound,
+    Unavailable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +29,8 @@ INTERNAL_ERROR = 500
 
 _STATUS: dict[type[Exception], int] = {
     TraceNotFound: 404,
+    SpanNotFound: 404,
+    SessionNotFound: 404,
     RequestError: 400,
     Unavailable: 503,
 }

@@ -17,7 +17,8 @@ from starlette.requests import Request
 from msgtrace.api.cursors import parse_cursor
 from msgtrace.errors import InvalidParameter
 from msgtrace.model.search import DEFAULT_LIMIT, MAX_LIMIT, Cursor, TraceFilter, TraceSearch
-from msgtrace.model.span import TRACE_ID_BYTES, TraceId
+from msgtrace.model.session import SessionSearch
+from msgtrace.model.span import SPAN_ID_BYTES, TRACE_ID_BYTES, SpanId, TraceId
 from msgtrace.model.units import KIB, MAX_INT64, NS_PER_MS, parse_time_ns
 
 MAX_TEXT_BYTES = KIB
@@ -31,6 +32,9 @@ FILTER_PARAMETERS = frozenset(
         "session_id",
         "user_id",
         "model",
+        "tool",
+        "min_tokens",
+        "min_cost",
         "has_errors",
         "min_duration_ms",
         "max_duration_ms",
@@ -46,6 +50,7 @@ REPEATABLE = frozenset({"attr"})
 _HEX = re.compile(r"[0-9a-fA-F]*")
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _MAX_DURATION_MS = Decimal(MAX_INT64) / NS_PER_MS
+_MAX_COST = 10**15
 _TIME_WANTED = (
     "must be RFC 3339 with an offset, such as 2026-03-01T12:00:00Z (a + is %2B in a URL), "
     "or Unix nanoseconds, from 1970 to 2262"
@@ -66,6 +71,51 @@ def service_name(request: Request) -> str:
     name = str(request.path_params["service"])
     _refuse_long("service", name)
     return name
+
+
+def span_id(request: Request) -> SpanId:
+    """The id of a span in the path: 16 hex digits in any case."""
+    text = str(request.path_params["span_id"])
+    if len(text) != 2 * SPAN_ID_BYTES or not _HEX.fullmatch(text):
+        raise InvalidParameter("span_id", f"must be {2 * SPAN_ID_BYTES} hex digits")
+    return SpanId(bytes.fromhex(text))
+
+
+def session_id(request: Request) -> str:
+    """The session in the path."""
+    text = str(request.path_params["session_id"])
+    _refuse_long("session_id", text)
+    return text
+
+
+def folds_wrappers(request: Request) -> bool:
+    """Whether a tree is wanted without its wrapper spans."""
+    fold = _single_values(request, frozenset({"fold"})).get("fold")
+    if fold not in (None, "wrappers"):
+        raise InvalidParameter("fold", "must be wrappers")
+    return fold is not None
+
+
+def session_search(request: Request) -> SessionSearch:
+    """Filter and page of the list of sessions."""
+    values = _single_values(request, frozenset({"user_id", "start", "end", "limit", "cursor"}))
+    return SessionSearch(
+        user_id=_text(values, "user_id"),
+        start_ns=_time_ns(values, "start"),
+        end_ns=_time_ns(values, "end"),
+        limit=_integer(values, "limit", DEFAULT_LIMIT, at_least=1, at_most=MAX_LIMIT),
+        after=_cursor(values),
+    )
+
+
+def session_page(request: Request) -> TraceSearch:
+    """A page of the traces of the session in the path."""
+    values = _single_values(request, frozenset({"limit", "cursor"}))
+    return TraceSearch(
+        filter=TraceFilter(session_id=session_id(request)),
+        limit=_integer(values, "limit", DEFAULT_LIMIT, at_least=1, at_most=MAX_LIMIT),
+        after=_cursor(values),
+    )
 
 
 def refuse_all(request: Request) -> None:
@@ -133,6 +183,9 @@ def _filter(request: Request, values: Mapping[str, str]) -> TraceFilter:
         session_id=_text(values, "session_id"),
         user_id=_text(values, "user_id"),
         model=_text(values, "model"),
+        tool=_text(values, "tool"),
+        min_tokens=_tokens(values),
+        min_cost=_cost(values),
         has_errors=_boolean(values, "has_errors"),
         min_duration_ns=_duration_ns(values, "min_duration_ms", ROUND_CEILING),
         max_duration_ns=_duration_ns(values, "max_duration_ms", ROUND_FLOOR),
@@ -188,6 +241,21 @@ def _duration_ns(values: Mapping[str, str], name: str, rounding: str) -> int | N
             name, f"must be a number of milliseconds from 0 to {_MAX_DURATION_MS}"
         )
     return int((duration_ms * NS_PER_MS).to_integral_value(rounding))
+
+
+def _tokens(values: Mapping[str, str]) -> int | None:
+    if "min_tokens" not in values:
+        return None
+    return _integer(values, "min_tokens", 0, at_least=0, at_most=MAX_INT64)
+
+
+def _cost(values: Mapping[str, str]) -> float | None:
+    text = values.get("min_cost")
+    if text is None:
+        return None
+    if not _DECIMAL.fullmatch(text) or Decimal(text) > _MAX_COST:
+        raise InvalidParameter("min_cost", f"must be a number from 0 to {_MAX_COST}")
+    return float(text)
 
 
 def _time_ns(values: Mapping[str, str], name: str) -> int | None:

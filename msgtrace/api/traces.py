@@ -18,33 +18,36 @@ from msgtrace.errors import TraceNotFound
 from msgtrace.model.span import DEFAULT_TENANT, TenantId
 from msgtrace.model.trace import Trace
 from msgtrace.query.tree import build_forest
+from msgtrace.query.usage import fold_wrappers, with_usage
 from msgtrace.storage.protocol import Storage
 
 
 async def find_traces(request: Request) -> Response:
     """GET /api/v1/traces"""
     search = params.trace_search(request)
-    page = await _storage(request).find_traces(_tenant_id(request), search)
-    return _json(views.trace_page(search, page))
+    page = await storage_of(request).find_traces(tenant_of(request), search)
+    return json_response(views.trace_page(search, page))
 
 
 async def get_trace(request: Request) -> Response:
     """GET /api/v1/traces/{trace_id}"""
-    trace = await _get_trace(request)
-    return _json(await asyncio.to_thread(views.trace, trace))
+    params.refuse_all(request)
+    trace = await get_stored_trace(request)
+    return json_response(await asyncio.to_thread(views.trace, trace))
 
 
 async def get_trace_tree(request: Request) -> Response:
     """GET /api/v1/traces/{trace_id}/tree"""
-    trace = await _get_trace(request)
-    return _json(await asyncio.to_thread(_tree, trace))
+    folds = params.folds_wrappers(request)
+    trace = await get_stored_trace(request)
+    return json_response(await asyncio.to_thread(_tree, trace, folds))
 
 
 async def delete_trace(request: Request) -> Response:
     """DELETE /api/v1/traces/{trace_id}"""
     params.refuse_all(request)
     trace_id = params.trace_id(request)
-    if not await _storage(request).delete_trace(_tenant_id(request), trace_id):
+    if not await storage_of(request).delete_trace(tenant_of(request), trace_id):
         raise TraceNotFound(trace_id.hex())
     return Response(status_code=204)
 
@@ -52,54 +55,63 @@ async def delete_trace(request: Request) -> Response:
 async def delete_traces(request: Request) -> Response:
     """DELETE /api/v1/traces"""
     trace_filter = params.deletion_filter(request)
-    return _json(
-        views.deleted(await _storage(request).delete_traces(_tenant_id(request), trace_filter))
+    return json_response(
+        views.deleted(await storage_of(request).delete_traces(tenant_of(request), trace_filter))
     )
 
 
 async def get_stats(request: Request) -> Response:
     """GET /api/v1/stats"""
     trace_filter = params.trace_filter(request)
-    return _json(views.stats(await _storage(request).get_stats(_tenant_id(request), trace_filter)))
+    return json_response(
+        views.stats(await storage_of(request).get_stats(tenant_of(request), trace_filter))
+    )
 
 
 async def list_services(request: Request) -> Response:
     """GET /api/v1/services"""
     params.refuse_all(request)
-    return _json(views.services(await _storage(request).list_services(_tenant_id(request))))
+    return json_response(
+        views.services(await storage_of(request).list_services(tenant_of(request)))
+    )
 
 
 async def list_operations(request: Request) -> Response:
     """GET /api/v1/services/{service}/operations"""
     params.refuse_all(request)
     service_name = params.service_name(request)
-    return _json(
-        views.operations(await _storage(request).list_operations(_tenant_id(request), service_name))
+    return json_response(
+        views.operations(
+            await storage_of(request).list_operations(tenant_of(request), service_name)
+        )
     )
 
 
-async def _get_trace(request: Request) -> Trace:
-    params.refuse_all(request)
+async def get_stored_trace(request: Request) -> Trace:
+    """The trace of the path. Raises TraceNotFound."""
     trace_id = params.trace_id(request)
-    trace = await _storage(request).get_trace(_tenant_id(request), trace_id)
+    trace = await storage_of(request).get_trace(tenant_of(request), trace_id)
     if trace is None:
         raise TraceNotFound(trace_id.hex())
     return trace
 
 
-def _tree(trace: Trace) -> bytes:
-    return views.trace_tree(trace, build_forest(trace.spans))
+def _tree(trace: Trace, folds_wrappers: bool) -> bytes:
+    roots = with_usage(build_forest(trace.spans), trace.usages)
+    return views.trace_tree(trace, fold_wrappers(roots) if folds_wrappers else roots)
 
 
-def _tenant_id(request: Request) -> TenantId:
+def tenant_of(request: Request) -> TenantId:
     """Whose traces the request may see: the one place that decides it."""
     return DEFAULT_TENANT
 
 
-def _storage(request: Request) -> Storage:
+def storage_of(request: Request) -> Storage:
+    """What the application reads."""
     storage: Storage = request.app.state.storage
     return storage
 
 
-def _json(content: bytes) -> Response:
+def json_response(content: bytes) -> Response:
+    """An answer that is encoded already."""
     return Response(content, media_type="application/json")

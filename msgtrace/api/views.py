@@ -8,7 +8,8 @@ Nothing here recurses in Python, and `query.tree` bounds the depth of what msgsp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -22,18 +23,21 @@ from msgtrace.api.replies import (
     PercentilesView,
     ResourceView,
     ScopeView,
+    SpanUsageView,
     SpanView,
     StatsView,
     StatusView,
     SummaryView,
     TraceView,
     TreeView,
+    UsageSumsView,
+    UsageView,
 )
 from msgtrace.model.search import TracePage, TraceSearch
 from msgtrace.model.span import KIND_NAMES, STATUS_NAMES, InstrumentationScope, Resource, Span
-from msgtrace.model.trace import Operation, Trace, TraceStats, TraceSummary
+from msgtrace.model.trace import Operation, SpanUsage, Trace, TraceStats, TraceSummary, UsageSums
 from msgtrace.model.units import NS_PER_MS, rfc3339
-from msgtrace.query.tree import TreeNode
+from msgtrace.query.usage import NO_USAGE, UsageNode
 
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -42,7 +46,7 @@ def trace_page(search: TraceSearch, page: TracePage) -> bytes:
     """One page of the trace list."""
     return _ENCODER.encode(
         PageView(
-            traces=[_summary(summary) for summary in page.traces],
+            traces=[summary_view(summary) for summary in page.traces],
             total=page.total,
             total_is_exact=page.is_total_exact,
             limit=search.limit,
@@ -54,13 +58,20 @@ def trace_page(search: TraceSearch, page: TracePage) -> bytes:
 
 def trace(trace: Trace) -> bytes:
     """A trace with its spans in the order they come in."""
-    summary = msgspec.structs.asdict(_summary(trace.summary))
+    summary = msgspec.structs.asdict(summary_view(trace.summary))
     return _ENCODER.encode(TraceView(**summary, spans=[_span(span) for span in trace.spans]))
 
 
-def trace_tree(trace: Trace, roots: Sequence[TreeNode]) -> bytes:
+def trace_tree(trace: Trace, roots: Sequence[UsageNode]) -> bytes:
     """The forest that was built of the trace's spans."""
-    return _ENCODER.encode(TreeView(trace.summary.trace_id.hex(), len(trace.spans), _forest(roots)))
+    return _ENCODER.encode(
+        TreeView(
+            trace.summary.trace_id.hex(),
+            len(trace.spans),
+            summary_view(trace.summary),
+            _forest(roots),
+        )
+    )
 
 
 def stats(stats: TraceStats) -> bytes:
@@ -79,7 +90,13 @@ def stats(stats: TraceStats) -> bytes:
             ),
             input_tokens=stats.input_tokens,
             output_tokens=stats.output_tokens,
+            cached_tokens=stats.cached_tokens,
+            reasoning_tokens=stats.reasoning_tokens,
             cost=stats.cost,
+            estimated_cost=stats.estimated_cost,
+            by_model=_usage(stats.by_model),
+            by_service=_usage(stats.by_service),
+            by_day=_usage(stats.by_day),
         )
     )
 
@@ -100,7 +117,8 @@ def deleted(count: int) -> bytes:
     return _ENCODER.encode({"deleted": count})
 
 
-def _summary(summary: TraceSummary) -> SummaryView:
+def summary_view(summary: TraceSummary) -> SummaryView:
+    """A line of a list."""
     return SummaryView(
         trace_id=summary.trace_id.hex(),
         start_time=rfc3339(summary.start_time_ns),
@@ -118,22 +136,65 @@ def _summary(summary: TraceSummary) -> SummaryView:
         session_id=summary.session_id,
         user_id=summary.user_id,
         models=summary.models,
+        providers=summary.providers,
+        operations=summary.operations,
+        agents=summary.agents,
+        tools=summary.tools,
         input_tokens=summary.input_tokens,
         output_tokens=summary.output_tokens,
+        cached_tokens=summary.cached_tokens,
+        reasoning_tokens=summary.reasoning_tokens,
         cost=summary.cost,
+        estimated_cost=summary.estimated_cost,
     )
 
 
-def _forest(roots: Sequence[TreeNode]) -> list[NodeView]:
+def _usage(groups: Mapping[str | None, UsageSums] | Mapping[str, UsageSums]) -> list[UsageView]:
+    return [UsageView(name=name, **dataclasses.asdict(sums)) for name, sums in groups.items()]
+
+
+def _forest(roots: Sequence[UsageNode]) -> list[NodeView]:
     """The same forest of views; a stack stands in for recursion."""
     forest: list[NodeView] = []
     waiting = [(node, forest) for node in reversed(roots)]
     while waiting:
         node, siblings = waiting.pop()
-        view = NodeView(_span(node.span), node.relation, [])
+        view = NodeView(
+            span=_span(node.span),
+            relation=node.relation,
+            operation=node.operation,
+            usage=_span_usage(node.usage),
+            subtree=_NO_USAGE if node.subtree is NO_USAGE else _usage_sums(node.subtree),
+            folded_count=node.folded_count,
+            children=[],
+        )
         siblings.append(view)
         waiting.extend((child, view.children) for child in reversed(node.children))
     return forest
+
+
+def _span_usage(usage: SpanUsage | None) -> SpanUsageView | None:
+    if usage is None:
+        return None
+    return SpanUsageView(
+        model=usage.model,
+        provider=usage.provider,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cost=usage.cost,
+        is_estimated=usage.is_estimated,
+        counts_tokens=usage.counts_tokens,
+        counts_cost=usage.counts_cost,
+    )
+
+
+def _usage_sums(sums: UsageSums) -> UsageSumsView:
+    return UsageSumsView(**dataclasses.asdict(sums))
+
+
+_NO_USAGE: Final = _usage_sums(NO_USAGE)
 
 
 def _span(span: Span) -> SpanView:

@@ -18,6 +18,7 @@ from msgtrace.cli.group import CONTEXT_SETTINGS, CommandGroup, version_option
 from msgtrace.cli.options import SettingsSource
 from msgtrace.cli.partitions import partitions
 from msgtrace.cli.purge import purge
+from msgtrace.cli.rebuild import rebuild
 from msgtrace.cli.render import print_json
 from msgtrace.cli.service_options import json_option
 from msgtrace.cli.spill import spill
@@ -50,5 +51,5 @@ def migrate(source: SettingsSource, as_json: bool) -> None:
         click.echo("The schema is up to date.")
 
 
-for _command in (status, doctor, purge, partitions, vacuum, spill, dead_letters):
+for _command in (status, doctor, purge, partitions, vacuum, spill, dead_letters, rebuild):
     main.add_command(_command)

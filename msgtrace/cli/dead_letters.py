@@ -17,9 +17,9 @@ import click
 import msgspec
 
 from msgtrace.cli.clear import can_ask
-from msgtrace.cli.database import database_options, with_storage
+from msgtrace.cli.database import DATABASE_FIELDS, database_options, with_storage
 from msgtrace.cli.letter_views import letter_json, print_letter, print_letters, print_replayed
-from msgtrace.cli.options import SettingsSource
+from msgtrace.cli.options import SettingsSource, settings_options
 from msgtrace.cli.render import print_json
 from msgtrace.cli.service_options import json_option
 from msgtrace.cli.text import clean, counted, human_size
@@ -31,6 +31,7 @@ from msgtrace.model.dead_letter import (
     LetterId,
 )
 from msgtrace.model.span import DEFAULT_TENANT
+from msgtrace.otlp.rules import RULE_SETTINGS, read_rules
 from msgtrace.pipeline.replay import Replayed, replay_letter
 from msgtrace.storage.protocol import DeadLetterStore, Storage
 
@@ -55,6 +56,7 @@ class _LetterIdType(click.ParamType[LetterId]):
         return LetterId(letter_id)
 
 
+_replay_options = settings_options(only=(*DATABASE_FIELDS, *RULE_SETTINGS))
 _ids_argument = click.argument("ids", metavar="[ID]...", type=_LetterIdType(), nargs=-1)
 _all_option = click.option("--all", "is_all", is_flag=True, help="Every dead letter.")
 
@@ -138,7 +140,7 @@ def export(source: SettingsSource, folder: Path, ids: Sequence[LetterId]) -> Non
 @dead_letters.command()
 @_ids_argument
 @_all_option
-@database_options
+@_replay_options
 @json_option
 def replay(source: SettingsSource, ids: Sequence[LetterId], is_all: bool, as_json: bool) -> None:
     """Store the refused spans again, once the cause is mended.
@@ -147,10 +149,13 @@ def replay(source: SettingsSource, ids: Sequence[LetterId], is_all: bool, as_jso
     reason, and makes the exit code 1.
     """
     wanted = _require_choice(ids, is_all)
+    rules = read_rules(source.read())
 
     async def work(storage: Storage) -> list[tuple[LetterId, Replayed]]:
         letters = _chosen(storage.dead_letters, wanted)
-        return [(each.letter_id, await replay_letter(storage, each)) async for each in letters]
+        return [
+            (each.letter_id, await replay_letter(storage, each, rules)) async for each in letters
+        ]
 
     outcomes = with_storage(source, work)
     if as_json:

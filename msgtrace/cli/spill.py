@@ -25,6 +25,7 @@ from msgtrace.cli.service_options import json_option
 from msgtrace.cli.text import clean, counted, human_duration, human_size
 from msgtrace.errors import StorageUnavailable
 from msgtrace.model.units import NS_PER_S
+from msgtrace.otlp.rules import RULE_SETTINGS, read_rules
 from msgtrace.pipeline.batcher import HOLD_S, Batcher
 from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.pipeline.drain import GROUP_BYTES, drain_group
@@ -78,6 +79,7 @@ def list_spills(source: SettingsSource, as_json: bool) -> None:
         "connect_timeout_s",
         "spill_dir",
         "max_dead_letter_bytes",
+        *RULE_SETTINGS,
     )
 )
 @click.option(
@@ -164,6 +166,7 @@ def _print(rows: Sequence[SpillRow]) -> None:
 async def _drain(settings: Settings, folder: Path) -> tuple[int, int]:
     """Return how many requests were stored, and how many could not be."""
     drained = 0
+    rules = read_rules(settings)
     async with (
         open_storage(settings) as storage,
         Batcher(
@@ -177,7 +180,7 @@ async def _drain(settings: Settings, folder: Path) -> tuple[int, int]:
     ):
         with click.progressbar(length=left.content.requests, label="Draining") as progress:
             while left.content.requests:
-                stored = await drain_group(left, batcher, SpillMetrics(), GROUP_BYTES)
+                stored = await drain_group(left, batcher, SpillMetrics(), GROUP_BYTES, rules)
                 drained += stored
                 progress.update(stored)
         return drained, left.content.set_aside

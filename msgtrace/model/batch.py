@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -44,6 +44,10 @@ class TraceDelta:
 
     Merging is commutative and associative: any order of arrival ends in the same summary. Counts
     and sums assume that each span is merged once; storage sees to that.
+    Tokens and cost are sums of what spans state; storage takes back what nested spans state twice
+    (`model.usage`).
+    usage_count: the spans that state tokens or cost. estimated_cost: the part of cost that nobody
+    sent.
     """
 
     start_time_ns: int
@@ -58,9 +62,17 @@ class TraceDelta:
     session: Ranked | None = None
     user: Ranked | None = None
     models: set[str] = field(default_factory=set)
+    providers: set[str] = field(default_factory=set)
+    operations: set[str] = field(default_factory=set)
+    agents: set[str] = field(default_factory=set)
+    tools: set[str] = field(default_factory=set)
+    usage_count: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
     cost: float = 0.0
+    estimated_cost: float = 0.0
 
     def merged_with(self, other: TraceDelta) -> TraceDelta:
         """What both add together; `other` must be of the same trace and speak of other spans."""
@@ -78,24 +90,48 @@ class TraceDelta:
             session=_first(self.session, other.session),
             user=_first(self.user, other.user),
             models=self.models | other.models,
+            providers=self.providers | other.providers,
+            operations=self.operations | other.operations,
+            agents=self.agents | other.agents,
+            tools=self.tools | other.tools,
+            usage_count=self.usage_count + other.usage_count,
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             cost=self.cost + other.cost,
+            estimated_cost=self.estimated_cost + other.estimated_cost,
         )
 
     def add_genai(self, facts: GenAiFacts, start_time_ns: int) -> None:
         """Add what one span says about models, tokens, cost and who ran it."""
-        if facts.model is not None:
-            self.models.add(facts.model)
-        self.input_tokens += facts.input_tokens
-        self.output_tokens += facts.output_tokens
-        self.cost += facts.cost
+        for stated, known in (
+            (facts.model, self.models),
+            (facts.provider, self.providers),
+            (facts.operation, self.operations),
+            (facts.agent_name, self.agents),
+            (facts.tool_name, self.tools),
+        ):
+            if stated is not None:
+                known.add(stated)
+        if facts.states_usage:
+            self._add_usage(facts)
         if facts.workflow_name is not None:
             self.workflow = _first(self.workflow, (start_time_ns, facts.workflow_name))
         if facts.session_id is not None:
             self.session = _first(self.session, (start_time_ns, facts.session_id))
         if facts.user_id is not None:
             self.user = _first(self.user, (start_time_ns, facts.user_id))
+
+    def _add_usage(self, facts: GenAiFacts) -> None:
+        estimate = (facts.estimate or 0.0) if facts.cost is None else 0.0
+        self.usage_count += 1
+        self.input_tokens += facts.input_tokens
+        self.output_tokens += facts.output_tokens
+        self.cached_tokens += facts.cached_tokens
+        self.reasoning_tokens += facts.reasoning_tokens
+        self.cost += (facts.cost or 0.0) + estimate
+        self.estimated_cost += estimate
 
 
 class Rejection(Enum):
@@ -134,7 +170,8 @@ class SpanBatch:
     rejections: how many spans were left out, by what is wrong with them.
     body_bytes: size of the request, the measure of queue limits.
     payload, encoding: the request itself, inflated, and what it is written in (protobuf or json),
-    for whoever must keep what cannot be stored now.
+    for whoever must keep what cannot be stored now; without the values that were redacted.
+    redacted: how many values were taken out, by what became of them (drop, hash).
     """
 
     spans: Sequence[Row] = field(default_factory=list)
@@ -147,6 +184,7 @@ class SpanBatch:
     body_bytes: int = 0
     payload: bytes = b""
     encoding: str = ""
+    redacted: Mapping[str, int] = field(default_factory=dict)
 
     def reject(self, rejection: Rejection, count: int) -> None:
         """Count so many spans as left out."""

@@ -28,6 +28,8 @@ class TraceFilter:
     attributes: (key, value) pairs that a span, or the resource of it, carries; a value matches the
     text form of a string, number or boolean. service_name, name and attributes must hold for one
     and the same span.
+    model, tool: any model call or tool call of the trace names it. min_tokens: input and output
+    together. min_cost: sent or estimated.
     start_ns, end_ns: the trace starts in [start_ns, end_ns).
     text: case-insensitive part of a span's name, status message or attribute text.
     """
@@ -38,6 +40,9 @@ class TraceFilter:
     session_id: str | None = None
     user_id: str | None = None
     model: str | None = None
+    tool: str | None = None
+    min_tokens: int | None = None
+    min_cost: float | None = None
     has_errors: bool | None = None
     min_duration_ns: int | None = None
     max_duration_ns: int | None = None

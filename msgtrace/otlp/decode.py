@@ -18,6 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from msgtrace.errors import MalformedRequest
 from msgtrace.model.batch import SpanBatch
+from msgtrace.model.prices import BUILT_IN, PriceTable
 from msgtrace.model.span import DEFAULT_TENANT, TenantId
 from msgtrace.model.text import escape_text
 from msgtrace.otlp.attributes import AttributeReader
@@ -35,25 +36,28 @@ MAX_REMEMBERED_CONTENT_BYTES = 8_192
 T = TypeVar("T")
 
 
-def decode_export_request(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -> SpanBatch:
+def decode_export_request(
+    body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT, prices: PriceTable = BUILT_IN
+) -> SpanBatch:
     """Decode one serialized ExportTraceServiceRequest, already inflated and size-checked.
 
     Text that is not UTF-8 comes out with U+FFFD for what is wrong in it.
+    prices: for model calls that state no cost.
     Raises MalformedRequest if the bytes do not parse. See `otlp.rows` for what becomes of a span.
     """
     try:
-        return _decode(body, tenant_id, len(body))
+        return _decode(body, tenant_id, len(body), prices)
     except (DecodeError, UnicodeDecodeError):
         pass
     try:
-        return _decode(repair_text(body), tenant_id, len(body))
+        return _decode(repair_text(body), tenant_id, len(body), prices)
     except DecodeError as error:
         raise MalformedRequest("the body is not an ExportTraceServiceRequest") from error
 
 
-def _decode(body: bytes, tenant_id: TenantId, body_bytes: int) -> SpanBatch:
+def _decode(body: bytes, tenant_id: TenantId, body_bytes: int, prices: PriceTable) -> SpanBatch:
     request = ShallowExportRequest.FromString(body)
-    return make_batch(request, READER, tenant_id=tenant_id, body_bytes=body_bytes)
+    return make_batch(request, READER, tenant_id=tenant_id, body_bytes=body_bytes, prices=prices)
 
 
 class ShallowReader:

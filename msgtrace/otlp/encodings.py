@@ -1,35 +1,46 @@
 """The encodings by name, and what decodes each, also a request that was put aside before.
 
-Path: receivers, pipeline → [otlp.encodings] → otlp.decode, otlp.native, otlp.json.
+Path: receivers, pipeline → [otlp.encodings] → otlp.redaction → otlp.decode, otlp.native, otlp.json.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgtrace.errors import InvalidSetting
 from msgtrace.model.batch import SpanBatch
 from msgtrace.otlp.decode import decode_export_request
 from msgtrace.otlp.json import decode_export_json
+from msgtrace.otlp.redaction import Redaction, redact_request
+from msgtrace.otlp.redaction_json import redact_json
+from msgtrace.otlp.rules import DEFAULT_RULES, DecodeRules
 
 PROTOBUF = "protobuf"
 JSON = "json"
 
-_PYTHON: dict[str, Callable[[bytes], SpanBatch]] = {
+_PYTHON: dict[str, Callable[..., SpanBatch]] = {
     PROTOBUF: decode_export_request,
     JSON: decode_export_json,
 }
 _DECODERS = dict(_PYTHON)
 
+_REDACTORS: dict[str, Callable[[bytes, Redaction], tuple[bytes, Mapping[str, int]]]] = {
+    PROTOBUF: redact_request,
+    JSON: redact_json,
+}
 
-def decode_as(encoding: str, payload: bytes) -> SpanBatch:
-    """The batch of an inflated request, with the request in it.
+
+def decode_as(encoding: str, payload: bytes, rules: DecodeRules = DEFAULT_RULES) -> SpanBatch:
+    """The batch of an inflated request, and in it the request, as it may be kept.
 
     encoding: PROTOBUF or JSON. Raises MalformedRequest for bytes that are nothing of the kind.
     """
-    batch = _DECODERS[encoding](payload)
-    batch.payload, batch.encoding = payload, encoding
+    redacted: Mapping[str, int] = {}
+    if rules.redaction is not None:
+        payload, redacted = _REDACTORS[encoding](payload, rules.redaction)
+    batch = _DECODERS[encoding](payload, prices=rules.prices)
+    batch.payload, batch.encoding, batch.redacted = payload, encoding, redacted
     return batch
 
 

@@ -16,6 +16,7 @@ import msgspec
 from msgtrace.errors import MalformedRequest
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.genai import GenAiFacts, read_facts
+from msgtrace.model.prices import BUILT_IN, PriceTable
 from msgtrace.model.span import DEFAULT_TENANT, JsonText, TenantId
 from msgtrace.model.text import escape_text
 from msgtrace.otlp.json_messages import (
@@ -46,7 +47,9 @@ _PAIR_BYTES = 12
 _REPLACEMENT = rb"\ufffd"
 
 
-def decode_export_json(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -> SpanBatch:
+def decode_export_json(
+    body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT, prices: PriceTable = BUILT_IN
+) -> SpanBatch:
     """Decode one ExportTraceServiceRequest in OTLP/JSON, already inflated and size-checked.
 
     What is no character (a lone surrogate, a byte that is not UTF-8) becomes U+FFFD.
@@ -55,7 +58,9 @@ def decode_export_json(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -> 
     """
     try:
         request = _parse(body)
-        return make_batch(request, _READER, tenant_id=tenant_id, body_bytes=len(body))
+        return make_batch(
+            request, _READER, tenant_id=tenant_id, body_bytes=len(body), prices=prices
+        )
     except msgspec.ValidationError as error:
         # Its text names the expected type and the place, which may be deep, never the value.
         problem = str(error)[:_MAX_PROBLEM_CHARS]
@@ -128,10 +133,11 @@ def _parse(body: bytes) -> ExportTraceServiceRequest:
     except msgspec.ValidationError:
         raise
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _decode(_with_characters_only(body))
+        return _decode(with_characters_only(body))
 
 
-def _with_characters_only(body: bytes) -> bytes:
+def with_characters_only(body: bytes) -> bytes:
+    """The body with U+FFFD for what is no character in it."""
     text = body.decode(errors="replace").encode()
     return _SURROGATES.sub(
         lambda match: match[0] if len(match[0]) in (2, _PAIR_BYTES) else _REPLACEMENT,

@@ -19,6 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from msgtrace.model.batch import Rejection, SpanBatch, TraceDelta, TraceKey
 from msgtrace.model.genai import STATING_KEYS, read_facts
+from msgtrace.model.prices import BUILT_IN, PriceTable
 from msgtrace.model.span import DEFAULT_TENANT, Row, SpanId, TenantId, TraceId
 from msgtrace.model.text import escape_text
 from msgtrace.model.units import MAX_INT64
@@ -37,20 +38,30 @@ _REJECTIONS = (
 """In the order of `Rows.rejected`."""
 
 
-def decode_natively(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -> SpanBatch:
+def decode_natively(
+    body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT, prices: PriceTable = BUILT_IN
+) -> SpanBatch:
     """What `otlp.decode.decode_export_request` makes of the same bytes, and raises for them."""
-    batch = _decode(body, tenant_id, len(body))
-    return decode_export_request(body, tenant_id=tenant_id) if batch is None else batch
+    batch = _decode(body, tenant_id, len(body), prices)
+    if batch is None:
+        return decode_export_request(body, tenant_id=tenant_id, prices=prices)
+    return batch
 
 
-def decode_json_natively(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -> SpanBatch:
+def decode_json_natively(
+    body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT, prices: PriceTable = BUILT_IN
+) -> SpanBatch:
     """What `otlp.json.decode_export_json` makes of the same bytes, and raises for them."""
     wire = msgtrace_native.from_json(body)
-    batch = None if wire is None else _decode(wire, tenant_id, len(body))
-    return decode_export_json(body, tenant_id=tenant_id) if batch is None else batch
+    batch = None if wire is None else _decode(wire, tenant_id, len(body), prices)
+    if batch is None:
+        return decode_export_json(body, tenant_id=tenant_id, prices=prices)
+    return batch
 
 
-def _decode(body: bytes, tenant_id: TenantId, body_bytes: int) -> SpanBatch | None:
+def _decode(
+    body: bytes, tenant_id: TenantId, body_bytes: int, prices: PriceTable
+) -> SpanBatch | None:
     envelopes = msgtrace_native.outline(body)
     if envelopes is None:
         return None
@@ -71,7 +82,7 @@ def _decode(body: bytes, tenant_id: TenantId, body_bytes: int) -> SpanBatch | No
         for rejection, count in zip(_REJECTIONS, rows.rejected, strict=True)
         if count
     }
-    _add_facts(batch, rows, tenant_id)
+    _add_facts(batch, rows, tenant_id, prices)
     return batch
 
 
@@ -132,12 +143,12 @@ def _traces(rows: Any, services: Sequence[str], tenant_id: TenantId) -> dict[Tra
     }
 
 
-def _add_facts(batch: SpanBatch, rows: Any, tenant_id: TenantId) -> None:
+def _add_facts(batch: SpanBatch, rows: Any, tenant_id: TenantId, prices: PriceTable) -> None:
     for place, message in rows.noted():
         span = Span.FromString(message)
-        facts = read_facts(plain_map(span.attributes))
-        if facts is not None:
-            batch.genai[place] = facts
+        stated = read_facts(plain_map(span.attributes))
+        if stated is not None:
+            facts = batch.genai[place] = stated.priced(prices)
             delta = batch.traces[tenant_id, TraceId(span.trace_id)]
             delta.add_genai(facts, min(span.start_time_unix_nano, MAX_INT64))
 

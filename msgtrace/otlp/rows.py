@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from msgtrace.model.batch import Rejection, SpanBatch, summarize
 from msgtrace.model.genai import GenAiFacts
+from msgtrace.model.prices import PriceTable
 from msgtrace.model.span import SPAN_ID_BYTES, TRACE_ID_BYTES, JsonText, Row, TenantId
 from msgtrace.model.text import escape_text, stored_label
 from msgtrace.model.units import MAX_INT64
@@ -77,10 +78,16 @@ class PartReader(Protocol):
 
 
 def make_batch(
-    request: Message, reader: PartReader, *, tenant_id: TenantId, body_bytes: int
+    request: Message,
+    reader: PartReader,
+    *,
+    tenant_id: TenantId,
+    body_bytes: int,
+    prices: PriceTable,
 ) -> SpanBatch:
     """The rows of an ExportTraceServiceRequest.
 
+    prices: for model calls that state no cost.
     Spans keep wire order. A span with an invalid id is left out and counted in `rejections`.
     """
     maker = _RowMaker(reader, tenant_id)
@@ -89,6 +96,7 @@ def make_batch(
     batch = maker.batch
     # What waits for the database is measured: a link of two bytes on the wire is a text of ninety.
     batch.body_bytes = max(body_bytes, maker.text_bytes + ROW_BYTES * len(batch.spans))
+    batch.genai = {place: facts.priced(prices) for place, facts in batch.genai.items()}
     batch.traces = summarize(batch.spans, batch.genai)
     batch.rejections = dict(maker.rejected)
     return batch

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
+from msgtrace.otlp.rules import DEFAULT_RULES, DecodeRules
 from msgtrace.pipeline.batcher import HOLD_S, Batcher
 from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.pipeline.sink import SpanSink
@@ -43,9 +44,11 @@ async def open_pipeline(
     storage: Storage,
     metrics: CollectorMetrics,
     registry: CollectorRegistry,
+    rules: DecodeRules = DEFAULT_RULES,
 ) -> AsyncIterator[Pipeline]:
     """The pipeline before `storage`, with a spill if the settings want one.
 
+    rules: for requests that come back from the spill.
     On leaving, everything accepted is durable. Raises InvalidSetting for a spill that cannot be
     used.
     """
@@ -85,6 +88,7 @@ async def open_pipeline(
                 max_batch_bytes=settings.max_batch_bytes,
                 max_queued_bytes=settings.max_queued_bytes,
                 metrics=spill_metrics,
+                rules=rules,
             ) as sink,
         ):
             yield Pipeline(

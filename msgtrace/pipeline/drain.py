@@ -27,6 +27,7 @@ from msgtrace.errors import (
 from msgtrace.model.batch import NOT_KEPT, SpanBatch
 from msgtrace.model.units import MIB
 from msgtrace.otlp.encodings import decode_as
+from msgtrace.otlp.rules import DEFAULT_RULES, DecodeRules
 from msgtrace.pipeline.batcher import Batcher
 from msgtrace.storage.protocol import StorageAdmin
 from msgtrace.storage.spill import Spill
@@ -137,13 +138,14 @@ async def drain_forever(
     absence: Absence,
     database: StorageAdmin,
     metrics: SpillMetrics,
+    rules: DecodeRules = DEFAULT_RULES,
 ) -> None:
     """Drain whenever there is something to drain; also look for the end of an absence."""
     passed_over = _PassedOver()
     while True:
         try:
             if spill.content.requests > len(passed_over.ids):
-                await _drain_some(spill, batcher, absence, database, metrics, passed_over)
+                await _drain_some(spill, batcher, absence, database, metrics, passed_over, rules)
             elif absence.is_on:
                 await _wait_without_spill(spill, absence, database, passed_over)
             elif spill.content.requests:
@@ -166,6 +168,7 @@ async def _drain_some(
     database: StorageAdmin,
     metrics: SpillMetrics,
     passed_over: _PassedOver,
+    rules: DecodeRules,
 ) -> None:
     """Drain one group; in an absence one request, as that is enough to see its end."""
     is_alone = absence.is_on or passed_over.one_by_one > 0
@@ -178,7 +181,7 @@ async def _drain_some(
     try:
         requests = await spill.oldest(1 if is_alone else GROUP_BYTES, but=passed_over.ids)
         passed_over.one_by_one = max(0, passed_over.one_by_one - 1)
-        await drain_requests(spill, batcher, metrics, requests, on_stored=see_success)
+        await drain_requests(spill, batcher, metrics, requests, rules, on_stored=see_success)
     except SpillUnavailable as error:
         logger.warning("spill_unusable", extra={"reason": str(error)})
         if absence.is_on:  # what cannot be read or set aside cannot show that the database is back
@@ -214,6 +217,8 @@ async def drain_group(
     batcher: Batcher,
     metrics: SpillMetrics,
     max_bytes: int,
+    rules: DecodeRules = DEFAULT_RULES,
+    *,
     on_stored: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Store the oldest requests, up to so many bytes but at least one; return how many.
@@ -223,7 +228,8 @@ async def drain_group(
     not hold up those behind it.
     on_stored: hears how many were stored before they leave the spill, which its disk may prevent.
     """
-    return await drain_requests(spill, batcher, metrics, await spill.oldest(max_bytes), on_stored)
+    requests = await spill.oldest(max_bytes)
+    return await drain_requests(spill, batcher, metrics, requests, rules, on_stored=on_stored)
 
 
 async def drain_requests(
@@ -231,10 +237,12 @@ async def drain_requests(
     batcher: Batcher,
     metrics: SpillMetrics,
     requests: Sequence[SpilledRequest],
+    rules: DecodeRules = DEFAULT_RULES,
+    *,
     on_stored: Callable[[int], None] = lambda _: None,
 ) -> int:
     """As `drain_group`, with these requests of the spill."""
-    decoded = await asyncio.to_thread(_decode, requests)
+    decoded = await asyncio.to_thread(_decode, requests, rules)
     outcomes = await asyncio.gather(
         *(_store(each, batcher) for each in decoded), return_exceptions=True
     )
@@ -253,11 +261,11 @@ async def drain_requests(
     return len(stored)
 
 
-def _decode(requests: Sequence[SpilledRequest]) -> list[SpanBatch | Exception]:
+def _decode(requests: Sequence[SpilledRequest], rules: DecodeRules) -> list[SpanBatch | Exception]:
     decoded: list[SpanBatch | Exception] = []
     for request in requests:
         try:
-            decoded.append(decode_as(request.encoding, request.payload))
+            decoded.append(decode_as(request.encoding, request.payload, rules))
         except Exception as error:  # noqa: BLE001 - one that cannot be decoded must not hold up the others
             decoded.append(error)
     return decoded

@@ -15,6 +15,7 @@ from msgtrace.errors import MalformedRequest, Unavailable
 from msgtrace.model.batch import SpanBatch, take_spans
 from msgtrace.model.dead_letter import DeadLetter, SpanIds, ids_of
 from msgtrace.otlp.encodings import decode_as
+from msgtrace.otlp.rules import DEFAULT_RULES, DecodeRules
 from msgtrace.pipeline.isolate import store_all_but_refused
 from msgtrace.storage.protocol import Storage
 
@@ -32,13 +33,15 @@ class Replayed:
     reason: str = ""
 
 
-async def replay_letter(storage: Storage, letter: DeadLetter) -> Replayed:
+async def replay_letter(
+    storage: Storage, letter: DeadLetter, rules: DecodeRules = DEFAULT_RULES
+) -> Replayed:
     """Store what can be stored of a letter; delete it, or keep what is refused again.
 
     Raises Unavailable; the letter is then as it was.
     """
     try:
-        batch = refused_part(letter)
+        batch = refused_part(letter, rules)
     except MalformedRequest as error:
         return Replayed(refused_spans=len(letter.spans), reason=str(error))
     left: list[SpanIds] = []
@@ -67,12 +70,12 @@ async def replay_letter(storage: Storage, letter: DeadLetter) -> Replayed:
     )
 
 
-def refused_part(letter: DeadLetter) -> SpanBatch:
+def refused_part(letter: DeadLetter, rules: DecodeRules = DEFAULT_RULES) -> SpanBatch:
     """The spans of the letter that were refused, as the receivers once decoded them.
 
     Raises MalformedRequest if they are not in its request any more, as this program reads it.
     """
-    batch = decode_as(letter.encoding, letter.payload)
+    batch = decode_as(letter.encoding, letter.payload, rules)
     wanted = set(letter.spans)
     found = [position for position, row in enumerate(batch.spans) if ids_of(row) in wanted]
     if len(found) < len(letter.spans):

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from msgtrace.errors import DatabaseStalled, StorageUnavailable
 from msgtrace.model.batch import SpanBatch
+from msgtrace.otlp.rules import DEFAULT_RULES, DecodeRules
 from msgtrace.pipeline.batcher import HOLD_S, Batcher
 from msgtrace.pipeline.drain import Absence, drain_forever
 from msgtrace.storage.protocol import StorageAdmin
@@ -100,6 +101,7 @@ async def open_spilling_sink(
     max_batch_bytes: int,
     max_queued_bytes: int,
     metrics: SpillMetrics,
+    rules: DecodeRules = DEFAULT_RULES,
 ) -> AsyncIterator[SpillingSink]:
     """A sink before `batcher` that spills into `spill`, and drains it, while the block runs.
 
@@ -123,7 +125,8 @@ async def open_spilling_sink(
         background = [
             asyncio.create_task(sink.watch(), name="spill-watch"),
             asyncio.create_task(
-                drain_forever(spill, batcher, absence, database, metrics), name="spill-drain"
+                drain_forever(spill, batcher, absence, database, metrics, rules),
+                name="spill-drain",
             ),
         ]
         try:

@@ -10,6 +10,7 @@ from msgtrace.errors import RequestTooLarge
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.units import KIB
 from msgtrace.otlp.encodings import decode_as
+from msgtrace.otlp.rules import DEFAULT_RULES, DecodeRules
 from msgtrace.pipeline.sink import SpanSink
 from msgtrace.receivers.body import IDENTITY, inflate
 from msgtrace.receivers.budget import ByteBudget
@@ -44,8 +45,10 @@ class TraceExport:
         max_request_bytes: int,
         budget: ByteBudget,
         metrics: CollectorMetrics | None = None,
+        rules: DecodeRules = DEFAULT_RULES,
     ) -> None:
         self._sink = sink
+        self._rules = rules
         self.metrics = metrics or CollectorMetrics()
         self.max_request_bytes = max_request_bytes
         self.budget = budget
@@ -78,14 +81,21 @@ class TraceExport:
     def _decode_small(self, body: bytes, encoding: Encoding, coding: str) -> SpanBatch | None:
         """The batch of a body that is small also when inflated, None for a larger one."""
         if coding == IDENTITY:
-            return decode_as(encoding.name, body) if len(body) <= INLINE_BYTES else None
+            return self._decode(body, encoding) if len(body) <= INLINE_BYTES else None
         if len(body) > INLINE_INFLATE_BYTES:
             return None
         try:
             content = inflate(body, coding, min(INLINE_BYTES, self.max_request_bytes))
         except RequestTooLarge:
             return None
-        return decode_as(encoding.name, content)
+        return self._decode(content, encoding)
+
+    def _decode(self, body: bytes, encoding: Encoding) -> SpanBatch:
+        return decode_as(encoding.name, body, self._rules)
+
+    def _decode_next(self, pieces: Iterator[bytes], encoding: Encoding) -> SpanBatch | None:
+        piece = next(pieces, None)
+        return None if piece is None else self._decode(piece, encoding)
 
     async def _export_large(
         self, body: bytes, encoding: Encoding, coding: str, wire: str
@@ -99,7 +109,9 @@ class TraceExport:
                 del body
                 pieces = encoding.split(content, INLINE_BYTES)
                 del content
-                while (batch := await asyncio.to_thread(_next_batch, pieces, encoding)) is not None:
+                while (
+                    batch := await asyncio.to_thread(self._decode_next, pieces, encoding)
+                ) is not None:
                     await self._submit(batch, wire)
                     stored.add_rejections(batch)
             finally:
@@ -113,8 +125,3 @@ class TraceExport:
         except Exception:
             self.metrics.count_spans_refused(len(batch.spans))
             raise
-
-
-def _next_batch(pieces: Iterator[bytes], encoding: Encoding) -> SpanBatch | None:
-    piece = next(pieces, None)
-    return None if piece is None else decode_as(encoding.name, piece)

@@ -30,8 +30,10 @@ from msgtrace.model.maintenance import (
     VacuumStep,
 )
 from msgtrace.model.search import TraceFilter, TracePage, TraceSearch
+from msgtrace.model.session import SessionPage, SessionSearch, SessionSummary
 from msgtrace.model.span import TenantId, TraceId
 from msgtrace.model.trace import Operation, Trace, TraceStats
+from msgtrace.storage.rebuild import RebuildableStorage
 
 
 class SpanWriter(Protocol):
@@ -111,6 +113,17 @@ class TraceReader(Protocol):
 
     async def get_stats(self, tenant_id: TenantId, trace_filter: TraceFilter) -> TraceStats:
         """Sums over the matching traces."""
+        ...
+
+    async def find_sessions(self, tenant_id: TenantId, search: SessionSearch) -> SessionPage:
+        """One page of the sessions, the one with the newest trace first.
+
+        Following `next_cursor` shows every session once whose newest trace stays the same.
+        """
+        ...
+
+    async def get_session(self, tenant_id: TenantId, session_id: str) -> SessionSummary | None:
+        """The session, None if no trace is of it."""
         ...
 
     async def list_services(self, tenant_id: TenantId) -> list[str]:
@@ -279,7 +292,7 @@ class StorageStatus:
     retention: RetentionState
 
 
-class Storage(SpanWriter, TraceReader, StorageAdmin, Protocol):
+class Storage(SpanWriter, TraceReader, StorageAdmin, RebuildableStorage, Protocol):
     """A whole backend, as `storage.factory.open_storage` returns it."""
 
     @property

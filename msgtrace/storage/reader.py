@@ -30,6 +30,8 @@ from msgtrace.model.span import (
 from msgtrace.model.text import stored_label, unescape_json, unescape_text
 from msgtrace.model.trace import Operation, Trace, TraceStats, TraceSummary
 from msgtrace.storage.search import Dialect, filter_conditions, join_conditions, page_conditions
+from msgtrace.storage.sessions import SqlSessions
+from msgtrace.storage.usage_sums import USAGES, group_usage, span_usage, usage_sums_sql
 
 Statement = tuple[str, Sequence[Any]]
 ReadSql = Callable[[Sequence[Statement]], Awaitable[list[list[Row]]]]
@@ -37,7 +39,9 @@ ReadSql = Callable[[Sequence[Statement]], Awaitable[list[list[Row]]]]
 _SUMMARY = """
 SELECT t.trace_id, t.start_time_ns, t.end_time_ns, t.span_count, t.error_count,
     t.root_has_parent, t.root_span_id, t.root_span_name, t.root_service_name, t.services,
-    t.workflow_name, t.session_id, t.user_id, t.models, t.input_tokens, t.output_tokens, t.cost
+    t.workflow_name, t.session_id, t.user_id, t.models, t.input_tokens, t.output_tokens, t.cost,
+    t.cached_tokens, t.reasoning_tokens, t.estimated_cost,
+    t.providers, t.operations, t.agents, t.tools
 FROM traces t
 """
 
@@ -71,11 +75,13 @@ WHERE tenant_id = ? AND scope_id IN (SELECT s.scope_id FROM spans s WHERE {_OF_T
 _STATS = """
 SELECT count(*), count(*) FILTER (WHERE error_count > 0), sum(span_count), sum(error_count),
     sum(input_tokens), sum(output_tokens), sum(cost),
+    sum(cached_tokens), sum(reasoning_tokens), sum(estimated_cost),
     min(duration_ns) FILTER (WHERE position * 100 >= total * 50),
     min(duration_ns) FILTER (WHERE position * 100 >= total * 95),
     min(duration_ns) FILTER (WHERE position * 100 >= total * 99)
 FROM (
     SELECT t.span_count, t.error_count, t.input_tokens, t.output_tokens, t.cost, t.duration_ns,
+        t.cached_tokens, t.reasoning_tokens, t.estimated_cost,
         row_number() OVER (ORDER BY t.duration_ns) AS position, count(*) OVER () AS total
     FROM traces t WHERE {where}
 ) AS matches
@@ -98,7 +104,7 @@ SELECT name FROM service WHERE name IS NOT NULL
 _OPERATIONS = "SELECT DISTINCT name, kind FROM spans WHERE tenant_id = ? AND service_name = ?"
 
 
-class SqlReader:
+class SqlReader(SqlSessions):
     """A TraceReader over `read` and `dialect`.
 
     `read_list` turns a services or models column into a list.
@@ -138,12 +144,13 @@ class SqlReader:
     async def get_trace(self, tenant_id: TenantId, trace_id: TraceId) -> Trace | None:
         """See TraceReader."""
         key = (tenant_id, trace_id)
-        summaries, spans, resources, scopes = await self._read(
+        summaries, spans, resources, scopes, usages = await self._read(
             [
                 (f"{_SUMMARY} WHERE t.tenant_id = ? AND t.trace_id = ?", key),
                 (_SPANS, key * 3),
                 (_RESOURCES, (tenant_id, *key * 3)),
                 (_SCOPES, (tenant_id, *key * 3)),
+                (USAGES, key),
             ]
         )
         if not summaries:
@@ -153,13 +160,17 @@ class SqlReader:
         return Trace(
             summary=self._summary(summaries[0]),
             spans=[_span(row, resource_of[row[0]], scope_of[row[1]]) for row in spans],
+            usages=dict(map(span_usage, usages)),
         )
 
     async def get_stats(self, tenant_id: TenantId, trace_filter: TraceFilter) -> TraceStats:
         """See TraceReader."""
         where, values = join_conditions(filter_conditions(self._dialect, trace_filter))
-        [[row]] = await self._read([(_STATS.format(where=where), [tenant_id, *values])])
-        total, with_errors, spans, errors, input_tokens, output_tokens, cost, p50, p95, p99 = row
+        sql = _STATS.format(where=where), usage_sums_sql(where)
+        [[row], usage] = await self._read([(each, [tenant_id, *values]) for each in sql])
+        total, with_errors, spans, errors, input_tokens, output_tokens, cost = row[:7]
+        cached_tokens, reasoning_tokens, estimated_cost, p50, p95, p99 = row[7:]
+        by_model, by_service, by_day = group_usage(usage)
         return TraceStats(
             total_traces=total,
             traces_with_errors=with_errors,
@@ -167,7 +178,13 @@ class SqlReader:
             total_errors=int(errors or 0),
             input_tokens=int(input_tokens or 0),
             output_tokens=int(output_tokens or 0),
+            cached_tokens=int(cached_tokens or 0),
+            reasoning_tokens=int(reasoning_tokens or 0),
             cost=float(cost or 0),
+            estimated_cost=float(estimated_cost or 0),
+            by_model=by_model,
+            by_service=by_service,
+            by_day=by_day,
             duration_p50_ns=p50,
             duration_p95_ns=p95,
             duration_p99_ns=p99,
@@ -206,15 +223,25 @@ class SqlReader:
             root_span_id=None if row[5] else row[6],
             root_span_name=unescape_text(row[7]),
             service_name=unescape_text(row[8]),
-            services=sorted(map(unescape_text, self._read_list(row[9]))),
+            services=self._texts(row[9]),
             workflow_name=_optional_text(row[10]),
             session_id=_optional_text(row[11]),
             user_id=_optional_text(row[12]),
-            models=sorted(map(unescape_text, self._read_list(row[13]))),
+            models=self._texts(row[13]),
             input_tokens=row[14],
             output_tokens=row[15],
             cost=row[16],
+            cached_tokens=row[17],
+            reasoning_tokens=row[18],
+            estimated_cost=row[19],
+            providers=self._texts(row[20]),
+            operations=self._texts(row[21]),
+            agents=self._texts(row[22]),
+            tools=self._texts(row[23]),
         )
+
+    def _texts(self, column: Any) -> list[str]:
+        return [] if column is None else sorted(map(unescape_text, self._read_list(column)))
 
 
 async def delete_matching(

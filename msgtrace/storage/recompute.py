@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from msgtrace.model.batch import TraceDelta, TraceKey, summarize
-from msgtrace.model.genai import GenAiFacts, read_facts
+from msgtrace.model.genai import ALIASES_VERSION, GenAiFacts, read_facts
+from msgtrace.model.prices import NO_PRICES, PriceTable
 from msgtrace.model.span import SPAN_COLUMNS, TRACE_ID_BYTES, Row
 from msgtrace.model.text import unescape_json
+from msgtrace.model.usage import sum_counted
 from msgtrace.storage.reader import ReadSql, Statement
-from msgtrace.storage.summary import TRACE_COLUMNS, trace_row
+from msgtrace.storage.summary import LIST_COLUMNS, TRACE_COLUMNS, trace_row
+from msgtrace.storage.usage import USAGE_COLUMNS, by_trace, usage_of
+
+_ALIASES_VERSION = TRACE_COLUMNS.index("aliases_version")
+
+_READ_FROM_ATTRIBUTES = frozenset(
+    name
+    for name in TRACE_COLUMNS
+    if name.endswith(("_tokens", "cost"))
+    or name.startswith(("workflow_", "session_", "user_"))
+    or name in ("aliases_version", "usage_count", "has_usage", *LIST_COLUMNS)
+) - {"services"}
+"""What an older alias table may have read otherwise."""
 
 _COUNTED_COLUMNS = SPAN_COLUMNS[: SPAN_COLUMNS.index("name") + 1]
 
@@ -39,44 +53,85 @@ WHERE (tenant_id, trace_id) >= (?, ?) AND span_count <= {MAX_SAMPLED_SPANS}
 ORDER BY tenant_id, trace_id LIMIT ?
 """  # noqa: S608 - built from constants
 
-_SPANS_OF_SAMPLE = f"""
+_OF_SAMPLE = f"""
 WITH sample AS (
     SELECT tenant_id, trace_id FROM traces
     WHERE (tenant_id, trace_id) >= (?, ?) AND span_count <= {MAX_SAMPLED_SPANS}
     ORDER BY tenant_id, trace_id LIMIT ?
 )
-SELECT {", ".join(f"s.{column}" for column in SUMMED_COLUMNS)}
+"""  # noqa: S608 - built from constants
+
+_USAGE_OF_SAMPLE = f"""
+{_OF_SAMPLE} SELECT {", ".join(f"u.{column}" for column in USAGE_COLUMNS)}
+FROM sample JOIN model_usage u ON u.tenant_id = sample.tenant_id AND u.trace_id = sample.trace_id
+"""  # noqa: S608 - built from constants
+
+_SPANS_OF_SAMPLE = f"""
+{_OF_SAMPLE} SELECT {", ".join(f"s.{column}" for column in SUMMED_COLUMNS)}
 FROM sample JOIN spans s ON s.tenant_id = sample.tenant_id AND s.trace_id = sample.trace_id
 """  # noqa: S608 - built from constants
 
 
 def summarize_stored(rows: Iterable[Row]) -> dict[TraceKey, TraceDelta]:
-    """Sum stored spans, in SUMMED_COLUMNS order, by trace."""
-    spans: list[Row] = []
-    genai: dict[int, GenAiFacts] = {}
-    for position, row in enumerate(rows):
-        spans.append(row)
-        if (facts := _facts(row[-1])) is not None:
-            genai[position] = facts
-    return summarize(spans, genai)
+    """Sum stored spans, in SUMMED_COLUMNS order, by trace.
+
+    Tokens and cost are the sums of what the spans state; `take_usage` puts those that count in
+    their place.
+    """
+    spans = list(rows)
+    return summarize(spans, stored_facts(spans, NO_PRICES))
+
+
+def stored_facts(rows: Sequence[Row], prices: PriceTable) -> dict[int, GenAiFacts]:
+    """What stored spans, in SUMMED_COLUMNS order, state of generative AI, by position."""
+    return {
+        position: facts.priced(prices)
+        for position, row in enumerate(rows)
+        if (facts := _facts(row[-1])) is not None
+    }
+
+
+def take_usage(delta: TraceDelta, rows: Sequence[Row]) -> None:
+    """Make tokens and cost of a summary those that count by its rows of `model_usage`.
+
+    rows: all of the trace's, in USAGE_COLUMNS order. A trace that an older alias table has summed
+    up may have none: its sums stay as they are until it is rebuilt.
+    """
+    if len(rows) < delta.usage_count:
+        return
+    sums = sum_counted(usage_of(row) for row in rows)
+    delta.usage_count = len(rows)
+    delta.input_tokens, delta.output_tokens = sums.input_tokens, sums.output_tokens
+    delta.cached_tokens, delta.reasoning_tokens = sums.cached_tokens, sums.reasoning_tokens
+    delta.cost, delta.estimated_cost = sums.cost, sums.estimated_cost
 
 
 def drifted_columns(stored: Row, key: TraceKey, delta: TraceDelta) -> list[str]:
     """The columns of a summary that are not what the spans say.
 
-    stored: in TRACE_COLUMNS order, services and models as sorted lists.
+    stored: in TRACE_COLUMNS order, lists sorted. A trace that was summed up by an older alias table
+    is no drift: `rebuild-summaries` is for it.
     """
     wanted = trace_row(key, delta, list)  # type: ignore[arg-type]  # a list stays a list here
-    return [
-        name
-        for name, is_, must in zip(TRACE_COLUMNS, stored, wanted, strict=True)
-        if not (math.isclose(is_, must, abs_tol=_COST_TOLERANCE) if name == "cost" else is_ == must)
-    ]
+    pairs = zip(TRACE_COLUMNS, stored, wanted, strict=True)
+    if stored[_ALIASES_VERSION] < ALIASES_VERSION:
+        pairs = ((name, *each) for name, *each in pairs if name not in _READ_FROM_ATTRIBUTES)  # type: ignore[assignment]  # still triples
+    return [name for name, is_, must in pairs if not _is_same(name, is_, must)]
+
+
+def _is_same(name: str, is_: Any, must: Any) -> bool:
+    if name in ("cost", "estimated_cost"):
+        return math.isclose(is_, must, abs_tol=_COST_TOLERANCE)
+    return bool(is_ == must)
 
 
 def plain_trace(row: Row, read_list: Callable[[Any], list[str]]) -> Row:
     """A row of traces in TRACE_COLUMNS order as `drifted_columns` takes it."""
-    return (*row[:-2], sorted(read_list(row[-2])), sorted(read_list(row[-1])))
+    lists = row[-len(LIST_COLUMNS) :]
+    return (
+        *row[: -len(LIST_COLUMNS)],
+        *(None if each is None else sorted(read_list(each)) for each in lists),
+    )
 
 
 async def find_drift(
@@ -97,9 +152,16 @@ async def find_drift(
     )
     for start in (bytes(TRACE_ID_BYTES), *more):
         values = (0, start, each)
-        statements: list[Statement] = [(_SAMPLE, values), (_SPANS_OF_SAMPLE, values)]
-        traces, spans = await read(statements)
+        statements: list[Statement] = [
+            (_SAMPLE, values),
+            (_SPANS_OF_SAMPLE, values),
+            (_USAGE_OF_SAMPLE, values),
+        ]
+        traces, spans, usage = await read(statements)
         wanted = summarize_stored(spans)
+        for key, rows in by_trace(usage).items():
+            if key in wanted:
+                take_usage(wanted[key], rows)
         for row in traces:
             key = (row[0], row[1])
             looked_at.add(key)

@@ -6,6 +6,7 @@ Only the slow path of a write comes here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from msgtrace.model.batch import SpanBatch, TraceDelta, TraceKey, summarize
 from msgtrace.model.genai import GenAiFacts
@@ -27,9 +28,18 @@ def first_of_each(batches: Sequence[SpanBatch]) -> Incoming:
     return incoming
 
 
-def only_new(incoming: Incoming, new: set[SpanKey]) -> tuple[list[Row], dict[TraceKey, TraceDelta]]:
-    """The rows whose keys are in `new`, and what they add to their traces."""
+@dataclass(frozen=True, slots=True)
+class NewSpans:
+    """Rows of spans, their GenAI facts by index, and what they add to their traces."""
+
+    rows: list[Row]
+    genai: dict[int, GenAiFacts]
+    traces: dict[TraceKey, TraceDelta]
+
+
+def only_new(incoming: Incoming, new: set[SpanKey]) -> NewSpans:
+    """The spans whose keys are in `new`."""
     kept = [each for key, each in incoming.items() if key in new]
     rows = [row for row, _ in kept]
     genai = {index: facts for index, (_, facts) in enumerate(kept) if facts is not None}
-    return rows, summarize(rows, genai)
+    return NewSpans(rows, genai, summarize(rows, genai))

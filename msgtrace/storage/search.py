@@ -31,6 +31,7 @@ class Dialect:
 
     service_name: str
     model: str
+    tool: str
     attribute: Callable[[str, str, str, float | None], Condition]
     """(table alias, key, value, value as a number): an attribute of a span or a resource."""
     text: str  # pattern for the name, for the status message, for JSON text
@@ -39,6 +40,9 @@ class Dialect:
     workflow_name: str = "t.workflow_name = ?"
     session_id: str = "t.session_id = ?"
     user_id: str = "t.user_id = ?"
+    # `has_usage` names the index of traces that use models.
+    min_tokens: str = "t.has_usage AND t.input_tokens + t.output_tokens >= ?"
+    min_cost: str = "t.has_usage AND t.cost >= ?"
     min_duration_ns: str = "t.duration_ns >= ?"
     max_duration_ns: str = "t.duration_ns <= ?"
     start_ns: str = "t.start_time_ns >= ?"
@@ -84,12 +88,26 @@ def join_conditions(conditions: Iterable[Condition]) -> tuple[str, list[Any]]:
 def _trace_conditions(dialect: Dialect, wanted: TraceFilter) -> list[Condition]:
     given: list[Condition] = [
         (getattr(dialect, field), (stored_label(label),))
-        for field in ("service_name", "workflow_name", "session_id", "user_id", "model")
+        for field in (
+            "service_name",
+            "workflow_name",
+            "session_id",
+            "user_id",
+            "model",
+            "tool",
+        )
         if (label := getattr(wanted, field)) is not None
     ]
     given += [
         (getattr(dialect, field), (bound,))
-        for field in ("min_duration_ns", "max_duration_ns", "start_ns", "end_ns")
+        for field in (
+            "min_duration_ns",
+            "max_duration_ns",
+            "min_tokens",
+            "min_cost",
+            "start_ns",
+            "end_ns",
+        )
         if (bound := getattr(wanted, field)) is not None
     ]
     if wanted.has_errors is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from msgtrace.model.batch import TraceDelta, TraceKey
+from msgtrace.model.genai import ALIASES_VERSION
 from msgtrace.model.span import Row
 
 TRACE_COLUMNS = (
@@ -20,6 +21,12 @@ TRACE_COLUMNS = (
     "input_tokens",
     "output_tokens",
     "cost",
+    "cached_tokens",
+    "reasoning_tokens",
+    "estimated_cost",
+    "usage_count",
+    "has_usage",
+    "aliases_version",
     "root_has_parent",
     "root_start_time_ns",
     "root_span_id",
@@ -33,13 +40,33 @@ TRACE_COLUMNS = (
     "user_id",
     "services",
     "models",
+    "providers",
+    "operations",
+    "agents",
+    "tools",
+)
+
+LIST_COLUMNS = TRACE_COLUMNS[TRACE_COLUMNS.index("services") :]
+"""Columns that hold a sorted list of texts."""
+
+_SUMS = (
+    "span_count",
+    "error_count",
+    "input_tokens",
+    "output_tokens",
+    "cost",
+    "cached_tokens",
+    "reasoning_tokens",
+    "estimated_cost",
+    "usage_count",
 )
 
 
 def trace_row(key: TraceKey, delta: TraceDelta, to_column: Callable[[list[str]], str]) -> Row:
     """A row in TRACE_COLUMNS order.
 
-    `to_column` writes a sorted list as the backend's columns hold it.
+    `to_column` writes a sorted list as the backend's columns hold it. Most traces are not of
+    generative AI: their lists that only it has are NULL, which takes no space.
     """
     return (
         *key,
@@ -50,6 +77,12 @@ def trace_row(key: TraceKey, delta: TraceDelta, to_column: Callable[[list[str]],
         delta.input_tokens,
         delta.output_tokens,
         delta.cost,
+        delta.cached_tokens,
+        delta.reasoning_tokens,
+        delta.estimated_cost,
+        delta.usage_count,
+        delta.usage_count > 0,
+        ALIASES_VERSION,
         *delta.root,
         delta.root_name,
         delta.root_service_name,
@@ -58,6 +91,10 @@ def trace_row(key: TraceKey, delta: TraceDelta, to_column: Callable[[list[str]],
         *(delta.user or (None, None)),
         to_column(sorted(delta.services)),
         to_column(sorted(delta.models)),
+        *(
+            to_column(sorted(names)) if names else None
+            for names in (delta.providers, delta.operations, delta.agents, delta.tools)
+        ),
     )
 
 
@@ -77,15 +114,14 @@ def on_known_trace(
     assignments = [
         f"start_time_ns = {least}(traces.start_time_ns, excluded.start_time_ns)",
         f"end_time_ns = {greatest}(traces.end_time_ns, excluded.end_time_ns)",
-        *(
-            _add(column)
-            for column in ("span_count", "error_count", "input_tokens", "output_tokens", "cost")
-        ),
+        *(_add(column) for column in _SUMS),
+        "has_usage = traces.has_usage OR excluded.has_usage",
+        f"aliases_version = {least}(traces.aliases_version, excluded.aliases_version)",
         *(_take(column, root) for column in TRACE_COLUMNS if column.startswith("root_")),
         *(_take_earliest("workflow_start_ns", "workflow_name", collation)),
         *(_take_earliest("session_start_ns", "session_id", collation)),
         *(_take_earliest("user_start_ns", "user_id", collation)),
-        *(_unite_changed(column, unite(column)) for column in ("services", "models")),
+        *(_unite_changed(column, unite(column)) for column in LIST_COLUMNS),
     ]
     return f"ON CONFLICT (tenant_id, trace_id) DO UPDATE SET {', '.join(assignments)}"
 
@@ -108,6 +144,7 @@ def _take_earliest(start: str, value: str, collation: str) -> list[str]:
 
 def _unite_changed(column: str, union: str) -> str:
     return (
-        f"{column} = CASE WHEN traces.{column} = excluded.{column}"
-        f" THEN traces.{column} ELSE {union} END"
+        f"{column} = CASE WHEN excluded.{column} IS NULL OR traces.{column} = excluded.{column}"
+        f" THEN traces.{column} WHEN traces.{column} IS NULL THEN excluded.{column}"
+        f" ELSE {union} END"
     )

@@ -116,6 +116,8 @@ class CollectorMetrics(MetricSet):
         self._spans_received.inc(len(batch.spans) + batch.rejected_spans)
         for rejection, count in batch.rejections.items():
             self.count_rejected(rejection, count)
+        for action, count in batch.redacted.items():
+            self._values_redacted.labels(action).inc(count)
 
     def count_acknowledged(self, wire: str, took_s: float) -> None:
         """A request was accepted, so long after its body was complete."""
@@ -229,6 +231,11 @@ class CollectorMetrics(MetricSet):
             "msgtrace_spans_rejected_total",
             "Spans left out of their request, by what is wrong with them.",
             "reason",
+        )
+        self._values_redacted = self._counter(
+            "msgtrace_values_redacted_total",
+            "Values of attributes that were dropped or hashed before they were stored, by action.",
+            "action",
         )
         for rejection in Rejection:
             self._spans_rejected.labels(rejection.label)

@@ -29,7 +29,13 @@ async def test_stats_sum_the_matching_traces(client: httpx.AsyncClient, storage:
         "duration_ms": {"p50": 1.0, "p95": 9.0, "p99": 9.0},
         "input_tokens": 0,
         "output_tokens": 0,
+        "cached_tokens": 0,
+        "reasoning_tokens": 0,
         "cost": 0.0,
+        "estimated_cost": 0.0,
+        "by_model": [],
+        "by_service": [],
+        "by_day": [],
     }
 
 

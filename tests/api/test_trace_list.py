@@ -74,9 +74,16 @@ async def test_a_stored_trace_is_listed_with_its_summary(
         "session_id": None,
         "user_id": None,
         "models": [],
+        "providers": [],
+        "operations": [],
+        "agents": [],
+        "tools": [],
         "input_tokens": 0,
         "output_tokens": 0,
+        "cached_tokens": 0,
+        "reasoning_tokens": 0,
         "cost": 0.0,
+        "estimated_cost": 0.0,
     }
 
 

@@ -48,7 +48,10 @@ async def write_traces(storage: Storage, traces: dict[str, Iterable[OtlpSpan]]) 
 
 
 def expected_summaries(batches: Iterable[SpanBatch]) -> dict[TraceId, TraceSummary]:
-    """The summaries that readers must see once exactly these batches are stored."""
+    """The summaries that readers must see once exactly these batches are stored.
+
+    No span of theirs may repeat the tokens or the cost of another.
+    """
     return {key[1]: _summary(key[1], delta) for key, delta in merge_traces(batches).items()}
 
 
@@ -68,7 +71,14 @@ def _summary(trace_id: TraceId, delta: TraceDelta) -> TraceSummary:
         session_id=None if delta.session is None else unescape_text(delta.session[1]),
         user_id=None if delta.user is None else unescape_text(delta.user[1]),
         models=sorted(map(unescape_text, delta.models)),
+        providers=sorted(map(unescape_text, delta.providers)),
+        operations=sorted(delta.operations),
+        agents=sorted(map(unescape_text, delta.agents)),
+        tools=sorted(map(unescape_text, delta.tools)),
         input_tokens=delta.input_tokens,
         output_tokens=delta.output_tokens,
+        cached_tokens=delta.cached_tokens,
+        reasoning_tokens=delta.reasoning_tokens,
         cost=delta.cost,
+        estimated_cost=delta.estimated_cost,
     )

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from msgtrace.model.search import TraceFilter
-from msgtrace.model.trace import TraceStats
+from msgtrace.model.trace import TraceStats, UsageSums
 from msgtrace.settings import Settings, mask_password
 from msgtrace.storage.migrate import load_migrations
 from msgtrace.storage.protocol import Storage
@@ -22,7 +22,13 @@ NOTHING = TraceStats(
     total_errors=0,
     input_tokens=0,
     output_tokens=0,
+    cached_tokens=0,
+    reasoning_tokens=0,
     cost=0.0,
+    estimated_cost=0.0,
+    by_model={},
+    by_service={},
+    by_day={},
     duration_p50_ns=None,
     duration_p95_ns=None,
     duration_p99_ns=None,
@@ -45,9 +51,9 @@ async def test_sums_are_over_the_matching_traces(storage: Storage) -> None:
     await storage.write_spans(
         [
             make_batch(
-                span("a", duration_ns=50, attributes=says),
+                span("a", duration_ns=50),
                 span("b", parent="a", duration_ns=10, status_code=2, attributes=says),
-                span("c", parent="a", duration_ns=10, status_code=2),
+                span("c", parent="a", duration_ns=10, status_code=2, attributes=says),
             ),
             make_batch(
                 span("d", trace_id=TRACE_B, duration_ns=70, attributes=says), service="bank"
@@ -58,6 +64,15 @@ async def test_sums_are_over_the_matching_traces(storage: Storage) -> None:
     stats = await storage.get_stats(TENANT, TraceFilter())
     of_bank = await storage.get_stats(TENANT, TraceFilter(service_name="bank"))
 
+    of_calls = UsageSums(
+        model_calls=3,
+        input_tokens=30,
+        output_tokens=9,
+        cached_tokens=0,
+        reasoning_tokens=0,
+        cost=1.5,
+        estimated_cost=0.0,
+    )
     assert stats == TraceStats(
         total_traces=2,
         traces_with_errors=1,
@@ -65,11 +80,21 @@ async def test_sums_are_over_the_matching_traces(storage: Storage) -> None:
         total_errors=2,
         input_tokens=30,
         output_tokens=9,
+        cached_tokens=0,
+        reasoning_tokens=0,
         cost=1.5,
+        estimated_cost=0.0,
+        by_model={None: of_calls},
+        by_service=stats.by_service,
+        by_day={"2026-03-01": of_calls},
         duration_p50_ns=50,
         duration_p95_ns=70,
         duration_p99_ns=70,
     )
+    assert [(name, each.cost) for name, each in stats.by_service.items()] == [
+        ("shop", 1.0),
+        ("bank", 0.5),
+    ]
     assert stats.error_rate == 0.5
     assert (of_bank.total_traces, of_bank.total_spans, of_bank.input_tokens) == (1, 1, 10)
     assert of_bank.duration_p50_ns == 70

@@ -28,6 +28,8 @@ Stated = tuple[Row, GenAiFacts | None]
 
 IDS = [bytes([n]) * 8 for n in range(1, 5)]
 few_texts = st.sampled_from(["", "a", "b", "␀0", "é"])
+# Sums of these are exact in any order; sums of others differ in their last bit.
+exact_costs = st.integers(0, 2**20).map(lambda n: n / 1024)
 times = st.one_of(st.integers(0, 4), st.sampled_from([0, 2**63 - 1]))
 
 
@@ -59,11 +61,18 @@ rows = st.builds(
 )
 facts = st.builds(
     GenAiFacts,
+    operation=st.none() | few_texts,
+    is_model_call=st.booleans(),
     model=st.none() | few_texts,
+    provider=st.none() | few_texts,
     input_tokens=st.integers(0, 2**31 - 1),
     output_tokens=st.integers(0, 2**31 - 1),
-    # Sums of these are exact in any order; sums of others differ in their last bit.
-    cost=st.integers(0, 2**20).map(lambda n: n / 1024),
+    cached_tokens=st.integers(0, 2**31 - 1),
+    reasoning_tokens=st.integers(0, 2**31 - 1),
+    cost=st.none() | exact_costs,
+    estimate=st.none() | exact_costs,
+    agent_name=st.none() | few_texts,
+    tool_name=st.none() | few_texts,
     session_id=st.none() | few_texts,
     user_id=st.none() | few_texts,
     workflow_name=st.none() | few_texts,
@@ -204,9 +213,17 @@ def test_every_field_of_a_delta_is_merged() -> None:
         "session": (-1, "x"),
         "user": (-1, "x"),
         "models": {"x"},
+        "providers": {"x"},
+        "operations": {"x"},
+        "agents": {"x"},
+        "tools": {"x"},
+        "usage_count": 2,
         "input_tokens": 2,
         "output_tokens": 2,
+        "cached_tokens": 2,
+        "reasoning_tokens": 2,
         "cost": 2.0,
+        "estimated_cost": 2.0,
     }
     assert changes.keys() == {each.name for each in dataclasses.fields(TraceDelta)}
     plain = delta.merged_with(delta)

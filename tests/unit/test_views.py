@@ -10,10 +10,18 @@ import pytest
 
 from msgtrace.api import views
 from msgtrace.api.cursors import format_cursor
+from msgtrace.api.replies import (
+    ConversationView,
+    MessageView,
+    SessionPageView,
+    SessionView,
+    ToolCallView,
+)
 from msgtrace.model.search import Cursor, TracePage, TraceSearch
 from msgtrace.model.span import JsonText, Span
-from msgtrace.model.trace import Operation, Trace, TraceStats
+from msgtrace.model.trace import Operation, SpanUsage, Trace, TraceStats, UsageSums
 from msgtrace.query.tree import build_forest
+from msgtrace.query.usage import with_usage
 from tests.batches import NOON_NS, TRACE_A
 from tests.stored import (
     span_id,
@@ -25,6 +33,16 @@ from tests.stored import (
 
 API_PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 
+SUMS = UsageSums(
+    model_calls=1,
+    input_tokens=3,
+    output_tokens=4,
+    cached_tokens=2,
+    reasoning_tokens=1,
+    cost=0.5,
+    estimated_cost=0.25,
+)
+
 STATS = TraceStats(
     total_traces=2,
     traces_with_errors=1,
@@ -32,7 +50,13 @@ STATS = TraceStats(
     total_errors=1,
     input_tokens=3,
     output_tokens=4,
+    cached_tokens=2,
+    reasoning_tokens=1,
     cost=0.5,
+    estimated_cost=0.25,
+    by_model={None: SUMS},
+    by_service={"shop": SUMS},
+    by_day={"2026-03-01": SUMS},
     duration_p50_ns=1_500_000,
     duration_p95_ns=9_000_000,
     duration_p99_ns=9_000_000,
@@ -72,10 +96,29 @@ def keys(shown: Any) -> Any:
 
 
 def test_the_replies_have_the_documented_fields_in_the_documented_order() -> None:
-    page, summary, span, tree, stats = documented_examples()
-    trace = Trace(summary=stored_summary(), spans=[stored_span()])
+    page, summary, span, tree, messages, sessions, stats = documented_examples()
+    usage = SpanUsage(
+        model="m",
+        provider="p",
+        input_tokens=3,
+        output_tokens=4,
+        cached_tokens=2,
+        reasoning_tokens=1,
+        cost=0.5,
+        is_estimated=True,
+        counts_tokens=True,
+        counts_cost=True,
+        counted=SUMS,
+    )
+    trace = Trace(
+        summary=stored_summary(),
+        spans=[stored_span()],
+        usages={(stored_span().span_id, NOON_NS): usage},
+    )
     shown_page = json.loads(views.trace_page(TraceSearch(), page_of(trace.summary)))
-    shown_tree = json.loads(views.trace_tree(trace, build_forest(trace.spans)))
+    shown_tree = json.loads(
+        views.trace_tree(trace, with_usage(build_forest(trace.spans), trace.usages))
+    )
 
     assert list(shown_page) == list(page)
     assert list(shown_page["traces"][0]) == list(summary)
@@ -84,6 +127,14 @@ def test_the_replies_have_the_documented_fields_in_the_documented_order() -> Non
         assert list(shown_span(trace.spans[0])[part]) == list(span[part])
     assert list(shown_tree) == list(tree)
     assert list(shown_tree["roots"][0]) == list(tree["roots"][0])
+    child = tree["roots"][0]["children"][0]
+    assert keys(shown_tree["roots"][0]["usage"]) == keys(child["usage"])
+    assert keys(shown_tree["roots"][0]["subtree"]) == keys(child["subtree"])
+    assert list(messages) == list(ConversationView.__struct_fields__)
+    assert list(messages["input"][0]) == list(MessageView.__struct_fields__)
+    assert list(messages["tool_calls"][0]) == list(ToolCallView.__struct_fields__)
+    assert list(sessions) == list(SessionPageView.__struct_fields__)
+    assert list(sessions["sessions"][0]) == list(SessionView.__struct_fields__)
     assert keys(json.loads(views.stats(STATS))) == keys(stats)
 
 
@@ -243,7 +294,7 @@ def test_a_tree_nests_children_in_their_order() -> None:
     ]
     trace = Trace(summary=stored_summary(), spans=spans)
 
-    shown = json.loads(views.trace_tree(trace, build_forest(spans)))
+    shown = json.loads(views.trace_tree(trace, with_usage(build_forest(spans), {})))
 
     assert (shown["trace_id"], shown["span_count"]) == (TRACE_A.hex(), 4)
     [root, orphan] = shown["roots"]
@@ -252,6 +303,10 @@ def test_a_tree_nests_children_in_their_order() -> None:
     assert root["children"][0] == {
         "span": shown_span(spans[1]),
         "relation": "child",
+        "operation": None,
+        "usage": None,
+        "subtree": dict.fromkeys(root["subtree"], 0),
+        "folded_count": 0,
         "children": [],
     }
 
@@ -266,7 +321,7 @@ def test_the_tree_of_fifty_thousand_spans_in_one_chain_is_written() -> None:
     trace = Trace(summary=stored_summary(), spans=spans)
 
     started = perf_counter()
-    content = views.trace_tree(trace, build_forest(spans))
+    content = views.trace_tree(trace, with_usage(build_forest(spans), {}))
     took_s = perf_counter() - started
 
     assert content.count(b'"relation":') == 50_000
@@ -282,7 +337,13 @@ def test_stats_without_traces_have_null_percentiles_and_no_error_rate() -> None:
         total_errors=0,
         input_tokens=0,
         output_tokens=0,
+        cached_tokens=0,
+        reasoning_tokens=0,
         cost=0.0,
+        estimated_cost=0.0,
+        by_model={},
+        by_service={},
+        by_day={},
         duration_p50_ns=None,
         duration_p95_ns=None,
         duration_p99_ns=None,

@@ -19,19 +19,12 @@ from msgtrace.storage.postgres.maintenance import PostgresMaintenance
 from msgtrace.storage.postgres.opening import Opening
 from msgtrace.storage.postgres.partitions import DayPartitions, was_made_meanwhile
 from msgtrace.storage.postgres.reader import DIALECT, SnapshotReader, numbered
+from msgtrace.storage.postgres.rebuild import PostgresRebuild
 from msgtrace.storage.postgres.schema import migrate_postgres, require_current
 from msgtrace.storage.postgres.status import read_status
-from msgtrace.storage.postgres.writer import BatchWriter
+from msgtrace.storage.postgres.writer import LOCK_TRACES, BatchWriter
 from msgtrace.storage.protocol import StorageStatus
 from msgtrace.storage.reader import SqlReader, Statement, delete_matching
-
-# The rows are locked before their spans are looked for: a writer that has written spans but not yet
-# their summary waits here, and its summary will then count exactly the spans that this deletion did
-# not see.
-_LOCK_TRACES = """
-SELECT trace_id, start_time_ns, end_time_ns FROM traces
-WHERE tenant_id = $1 AND trace_id = ANY($2) ORDER BY trace_id FOR UPDATE
-"""
 
 _DELETE_SPANS = """
 DELETE FROM spans WHERE tenant_id = $1 AND trace_id = ANY($2) AND start_time_ns BETWEEN $3 AND $4
@@ -46,7 +39,7 @@ DEAD_LETTER_LOCK = 0x6D736764
 """Advisory lock ("msgd") under which dead letters change."""
 
 
-class PostgresStorage(SqlReader):
+class PostgresStorage(SqlReader, PostgresRebuild):
     """See `storage.protocol.Storage`."""
 
     backend = "postgres"
@@ -148,7 +141,7 @@ class PostgresStorage(SqlReader):
         self._opening.require_open()
         with translated_write_errors():
             async with self._writers.acquire() as connection, connection.transaction():
-                locked = await connection.fetch(_LOCK_TRACES, tenant_id, trace_ids)
+                locked = await connection.fetch(LOCK_TRACES, tenant_id, trace_ids)
                 if not locked:
                     return 0
                 first = min(row["start_time_ns"] for row in locked)

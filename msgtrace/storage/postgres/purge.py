@@ -21,6 +21,7 @@ import asyncpg
 from msgtrace.errors import StorageUnavailable
 from msgtrace.model.batch import TraceDelta, TraceKey
 from msgtrace.model.maintenance import Partition, Purged
+from msgtrace.model.span import Row
 from msgtrace.model.units import NS_PER_DAY
 from msgtrace.storage.pace import rest_after
 from msgtrace.storage.postgres.connection import PlainConnection
@@ -28,9 +29,11 @@ from msgtrace.storage.postgres.errors import translated_write_errors
 from msgtrace.storage.postgres.partitions import list_day_partitions, quoted
 from msgtrace.storage.postgres.reader import numbered
 from msgtrace.storage.postgres.schema import SCHEMA_LOCK
-from msgtrace.storage.recompute import SUMMED_COLUMNS, summarize_stored
+from msgtrace.storage.postgres.usage import insert_usage
+from msgtrace.storage.recompute import SUMMED_COLUMNS, summarize_stored, take_usage
 from msgtrace.storage.retention_state import state_statement
 from msgtrace.storage.summary import TRACE_COLUMNS, trace_row
+from msgtrace.storage.usage import KEPT_USAGE, by_trace
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +71,8 @@ _KEPT_SPANS = f"""
 SELECT {", ".join(SUMMED_COLUMNS)} FROM spans
 WHERE tenant_id = $1 AND trace_id = ANY($2) AND start_time_ns >= $3 AND start_time_ns <= $4
 """  # noqa: S608 - built from constants
+
+_KEPT_USAGE = numbered(KEPT_USAGE.format(members="= ANY(?::bytea[])"))
 
 _DELETE_FROM_DEFAULT = """
 DELETE FROM spans_default WHERE ctid = ANY (ARRAY(
@@ -150,6 +155,7 @@ class PostgresPurger:
             return Purged()
         longer = [row for row in rows if row["end_time_ns"] >= edge_ns]
         again = await self._sum_kept(tenant_id, longer, edge_ns) if longer else {}
+        usage = await self._kept_usage(again, tenant_id, edge_ns)
         trace_ids = [row["trace_id"] for row in rows]
         await self._connection.execute(_DELETE_TRACES, tenant_id, trace_ids)
         await self._connection.copy_records_to_table(
@@ -157,9 +163,24 @@ class PostgresPurger:
             records=[trace_row(key, delta, list) for key, delta in again.items()],  # type: ignore[arg-type]  # asyncpg makes arrays of lists
             columns=TRACE_COLUMNS,
         )
+        await insert_usage(self._connection, usage)
         before = sum(row["span_count"] for row in rows)
         after = sum(delta.span_count for delta in again.values())
         return Purged(spans=before - after, traces=len(rows) - len(again), shortened=len(again))
+
+    async def _kept_usage(
+        self, again: dict[TraceKey, TraceDelta], tenant_id: int, edge_ns: int
+    ) -> list[Row]:
+        """What the later spans state of tokens and cost, which goes with the traces' old rows."""
+        trace_ids = [trace_id for _, trace_id in again]
+        rows = [
+            tuple(row)
+            for row in await self._connection.fetch(_KEPT_USAGE, tenant_id, trace_ids, edge_ns)
+        ]
+        of_trace = by_trace(rows)
+        for key, delta in again.items():
+            take_usage(delta, of_trace.get(key, []))
+        return rows
 
     async def _sum_kept(
         self, tenant_id: int, rows: Sequence[asyncpg.Record], edge_ns: int

@@ -28,7 +28,8 @@ def _attribute(table: str, key: str, value: str, number: float | None) -> Condit
 
 DIALECT = Dialect(
     service_name="t.services @> ARRAY[?::text]",
-    model="t.models @> ARRAY[?::text]",
+    model="t.has_usage AND t.models @> ARRAY[?::text]",
+    tool="t.tools @> ARRAY[?::text]",
     attribute=_attribute,
     text="(s.name ILIKE ? OR s.status_message ILIKE ? OR s.attributes::text ILIKE ?)",
 )

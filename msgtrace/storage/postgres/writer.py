@@ -24,12 +24,17 @@ from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, R
 from msgtrace.storage.postgres.connection import Connection, Pool
 from msgtrace.storage.postgres.errors import translated_write_errors
 from msgtrace.storage.postgres.partitions import DayPartitions
+from msgtrace.storage.postgres.usage import insert_usage, settle_usage
 from msgtrace.storage.resent import Incoming, SpanKey, first_of_each, only_new
-from msgtrace.storage.summary import TRACE_COLUMNS, on_known_trace, trace_row
+from msgtrace.storage.summary import LIST_COLUMNS, TRACE_COLUMNS, on_known_trace, trace_row
+from msgtrace.storage.usage import MAX_SETTLED, usage_rows
 
 _COLUMN_TYPES = {
     "tenant_id": "integer",
     "cost": "double precision",
+    "estimated_cost": "double precision",
+    "aliases_version": "integer",
+    "has_usage": "boolean",
     "root_has_parent": "boolean",
     "trace_id": "bytea",
     "root_span_id": "bytea",
@@ -37,9 +42,7 @@ _COLUMN_TYPES = {
     (name for name in TRACE_COLUMNS if name.endswith(("_ns", "_count", "_tokens"))), "bigint"
 )
 
-_SELECTED = [
-    f"{name}::text[]" if name in ("services", "models") else name for name in TRACE_COLUMNS
-]
+_SELECTED = [f"{name}::text[]" if name in LIST_COLUMNS else name for name in TRACE_COLUMNS]
 _ARRAYS = [f"${n}::{_COLUMN_TYPES.get(name, 'text')}[]" for n, name in enumerate(TRACE_COLUMNS, 1)]
 
 _UNITED = "ARRAY(SELECT unnest(traces.{0}) UNION SELECT unnest(excluded.{0}) ORDER BY 1)"
@@ -48,11 +51,16 @@ _ON_KNOWN_TRACE = on_known_trace(
     least="least", greatest="greatest", unite=_UNITED.format, collation='COLLATE "C"'
 )
 
+# Returns the traces in which statements about tokens and cost may be nested.
 _UPSERT_TRACES = f"""
-INSERT INTO traces ({", ".join(TRACE_COLUMNS)})
-SELECT {", ".join(_SELECTED)}
-FROM unnest({", ".join(_ARRAYS)}) AS delta ({", ".join(TRACE_COLUMNS)})
-{_ON_KNOWN_TRACE}
+WITH stored AS (
+    INSERT INTO traces ({", ".join(TRACE_COLUMNS)})
+    SELECT {", ".join(_SELECTED)}
+    FROM unnest({", ".join(_ARRAYS)}) AS delta ({", ".join(TRACE_COLUMNS)})
+    {_ON_KNOWN_TRACE}
+    RETURNING traces.tenant_id, traces.trace_id, traces.usage_count
+)
+SELECT tenant_id, trace_id FROM stored WHERE usage_count BETWEEN 2 AND {MAX_SETTLED}
 """  # noqa: S608 - built from constants
 
 _SPAN_COLUMN_LIST = ", ".join(SPAN_COLUMNS)
@@ -74,6 +82,14 @@ _INSERT_CONTENT = {
     "resources": _insert_unless_known("resources", RESOURCE_COLUMNS),
     "scopes": _insert_unless_known("scopes", SCOPE_COLUMNS),
 }
+
+# Whoever changes or deletes traces holds their rows before looking for their spans: a writer that
+# has written spans but not yet their summary waits here, and its summary will then add exactly the
+# spans that were not seen. In the order in which writers lock them.
+LOCK_TRACES = """
+SELECT trace_id, start_time_ns, end_time_ns FROM traces
+WHERE tenant_id = $1 AND trace_id = ANY($2) ORDER BY trace_id FOR UPDATE
+"""
 
 ContentKey = tuple[str, int, int]
 """(table, tenant, content hash)."""
@@ -112,7 +128,11 @@ class BatchWriter:
             async with connection.transaction():
                 added = await self._insert_contents(connection, batches)
                 await _copy_spans(connection, batches)
-                await _upsert_traces(connection, traces)
+                await _add_to_traces(
+                    connection,
+                    traces,
+                    [row for batch in batches for row in usage_rows(batch.spans, batch.genai)],
+                )
             self._remember(added)
         return sum(len(batch.spans) for batch in batches)
 
@@ -122,10 +142,12 @@ class BatchWriter:
             try:
                 async with self._pool.acquire() as connection, connection.transaction():
                     await self._insert_contents(connection, batches)
-                    new = await _insert_new_spans(connection, [row for row, _ in incoming.values()])
-                    rows, traces = only_new(incoming, new)
-                    await _upsert_traces(connection, traces)
-                    return len(rows)
+                    keys = await _insert_new_spans(
+                        connection, [row for row, _ in incoming.values()]
+                    )
+                    new = only_new(incoming, keys)
+                    await _add_to_traces(connection, new.traces, usage_rows(new.rows, new.genai))
+                    return len(new.rows)
             except asyncpg.DeadlockDetectedError:
                 continue
         raise StorageUnavailable(f"PostgreSQL ended the write in a deadlock {_TRIES} times")
@@ -181,14 +203,20 @@ async def _insert_new_spans(connection: Connection, rows: list[Row]) -> set[Span
     return {tuple(row) for row in await connection.fetch(_INSERT_INCOMING)}
 
 
-async def _upsert_traces(connection: Connection, traces: dict[TraceKey, TraceDelta]) -> None:
+async def _add_to_traces(
+    connection: Connection, traces: dict[TraceKey, TraceDelta], usage: list[Row]
+) -> None:
+    """Add to the summaries, whose rows are locked from here on, and settle what is nested."""
     # Sorted by key: two writers lock the rows that they share in the same order.
-    rows = [trace_row(key, traces[key], _array_literal) for key in sorted(traces)]
-    if rows:
-        await connection.execute(_UPSERT_TRACES, *map(list, zip(*rows, strict=True)))
+    rows = [trace_row(key, traces[key], array_literal) for key in sorted(traces)]
+    if not rows:
+        return
+    several = await connection.fetch(_UPSERT_TRACES, *map(list, zip(*rows, strict=True)))
+    await insert_usage(connection, usage)
+    await settle_usage(connection, [(row[0], row[1]) for row in several])
 
 
-def _array_literal(texts: list[str]) -> str:
+def array_literal(texts: list[str]) -> str:
     """A text[] in PostgreSQL's own notation.
 
     Arrays of arrays cannot be parameters unless all have one length.

@@ -27,6 +27,7 @@ from msgtrace.storage.sqlite.connection import (
 )
 from msgtrace.storage.sqlite.maintenance import SqliteMaintenance
 from msgtrace.storage.sqlite.reader import DIALECT, ReaderThreads, read_snapshot
+from msgtrace.storage.sqlite.rebuild import SqliteRebuild
 from msgtrace.storage.sqlite.schema import apply_pending, require_current
 from msgtrace.storage.sqlite.status import read_status
 from msgtrace.storage.sqlite.writer import write_batches
@@ -34,7 +35,7 @@ from msgtrace.storage.sqlite.writer import write_batches
 _CHECK = "SELECT number FROM schema_migrations LIMIT 1"
 
 
-class SqliteStorage(SqlReader):
+class SqliteStorage(SqlReader, SqliteRebuild):
     """See `storage.protocol.Storage`.
 
     Several processes may share the file; their writes take turns.

@@ -13,10 +13,12 @@ import msgspec
 
 from msgtrace.model.batch import TraceKey
 from msgtrace.model.maintenance import Purged
-from msgtrace.model.span import Row
-from msgtrace.storage.recompute import SUMMED_COLUMNS, summarize_stored
+from msgtrace.model.span import Row, TenantId, TraceId
+from msgtrace.storage.recompute import SUMMED_COLUMNS, summarize_stored, take_usage
 from msgtrace.storage.sqlite.connection import translated_write_errors, write_transaction
+from msgtrace.storage.sqlite.writer import insert_usage
 from msgtrace.storage.summary import TRACE_COLUMNS, trace_row
+from msgtrace.storage.usage import KEPT_USAGE, by_trace
 
 STEP_SPANS = 500
 """Spans that one transaction deletes: the write lock is held for a few milliseconds."""
@@ -119,19 +121,30 @@ def _finish(connection: sqlite3.Connection, rows: Sequence[Row], before_ns: int)
     deleted = connection.execute(
         _DELETE_EXPIRED.format(marks=marks), (tenant_id, *trace_ids, before_ns)
     ).rowcount
+    kept = by_trace(
+        connection.execute(
+            KEPT_USAGE.format(members=f"IN ({marks})"), (tenant_id, *trace_ids, before_ns)
+        )
+    )
     connection.execute(_DELETE_TRACES.format(marks=marks), (tenant_id, *trace_ids))
     shortened = 0
     for _, trace_id, end_ns, _ in rows:
         if end_ns >= before_ns:
-            shortened += _summarize_again(connection, (tenant_id, trace_id))
+            key = TenantId(tenant_id), TraceId(trace_id)
+            shortened += _summarize_again(connection, key, kept.get(key, []))
     return Purged(spans=deleted, traces=len(rows) - shortened, shortened=shortened)
 
 
-def _summarize_again(connection: sqlite3.Connection, key: TraceKey) -> bool:
-    """Write the summary of the spans that are left; False if there are none."""
+def _summarize_again(connection: sqlite3.Connection, key: TraceKey, usage: list[Row]) -> bool:
+    """Write the summary of the spans that are left; False if there are none.
+
+    usage: what they state of tokens and cost.
+    """
     delta = summarize_stored(connection.execute(_KEPT_SPANS, key)).get(key)
     if delta is None:
         return False
+    take_usage(delta, usage)
     row = trace_row(key, delta, lambda texts: msgspec.json.encode(texts).decode())
     connection.execute(_INSERT_TRACE, row)
+    insert_usage(connection, usage)
     return True

@@ -36,7 +36,8 @@ def _attribute(table: str, key: str, value: str, number: float | None) -> Condit
 
 DIALECT = Dialect(
     service_name="EXISTS (SELECT 1 FROM json_each(t.services) WHERE value = ?)",
-    model="EXISTS (SELECT 1 FROM json_each(t.models) WHERE value = ?)",
+    model="t.has_usage AND EXISTS (SELECT 1 FROM json_each(t.models) WHERE value = ?)",
+    tool="t.tools IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(t.tools) WHERE value = ?)",
     attribute=_attribute,
     text=(
         r"(s.name LIKE ? ESCAPE '\' OR s.status_message LIKE ? ESCAPE '\'"

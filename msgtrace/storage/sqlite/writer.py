@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from msgtrace.model.batch import SpanBatch, TraceDelta, TraceKey, merge_traces
+from msgtrace.model.batch import SpanBatch, merge_traces
 from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, Row
-from msgtrace.storage.resent import SpanKey, first_of_each, only_new
+from msgtrace.storage.resent import NewSpans, SpanKey, first_of_each, only_new
 from msgtrace.storage.sqlite.connection import translated_write_errors, write_transaction
+from msgtrace.storage.sqlite.usage import settle_usage
 from msgtrace.storage.summary import TRACE_COLUMNS, on_known_trace, trace_row
+from msgtrace.storage.usage import USAGE_COLUMNS, usage_rows
 
 _ON_KNOWN_TRACE = on_known_trace(
     least="min",
@@ -37,7 +39,7 @@ FROM wanted CROSS JOIN spans USING (tenant_id, trace_id, span_id, start_time_ns)
 
 _UNLESS_KNOWN = "ON CONFLICT DO NOTHING"
 
-# At 21 columns within SQLite's limit of 32,766 variables; powers of two keep the number of distinct
+# At 32 columns within SQLite's limit of 32,766 variables; powers of two keep the number of distinct
 # statements small.
 _CHUNK_ROWS = 512
 
@@ -58,21 +60,23 @@ def _write(connection: sqlite3.Connection, batches: Sequence[SpanBatch]) -> int:
     try:
         _insert(connection, "spans", SPAN_COLUMNS, spans)
         traces = merge_traces(batches)
+        usage = [row for batch in batches for row in usage_rows(batch.spans, batch.genai)]
     except sqlite3.IntegrityError:
         if not connection.in_transaction:  # a trigger of the operator's has rolled everything back
             raise
         connection.execute("ROLLBACK TO spans")
-        spans, traces = _without_known(connection, batches)
+        new = _without_known(connection, batches)
+        spans, traces, usage = new.rows, new.traces, usage_rows(new.rows, new.genai)
         _insert(connection, "spans", SPAN_COLUMNS, spans)
-    summaries = [trace_row(key, delta, _json_list) for key, delta in traces.items()]
+    summaries = [trace_row(key, delta, json_list) for key, delta in traces.items()]
     _insert(connection, "traces", TRACE_COLUMNS, summaries, _ON_KNOWN_TRACE)
+    insert_usage(connection, usage)
+    settle_usage(connection, list(traces))
     return len(spans)
 
 
-def _without_known(
-    connection: sqlite3.Connection, batches: Sequence[SpanBatch]
-) -> tuple[list[Row], dict[TraceKey, TraceDelta]]:
-    """The rows that are not stored yet, each once, and what they add to their traces."""
+def _without_known(connection: sqlite3.Connection, batches: Sequence[SpanBatch]) -> NewSpans:
+    """The spans that are not stored yet, each once."""
     incoming = first_of_each(batches)
     known = _known_positions(connection, list(incoming))
     return only_new(incoming, {key for n, key in enumerate(incoming) if n not in known})
@@ -88,6 +92,11 @@ def _known_positions(connection: sqlite3.Connection, keys: list[SpanKey]) -> set
         ).fetchone()
         known.update(msgspec.json.decode(positions))
     return known
+
+
+def insert_usage(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """Insert rows of USAGE_COLUMNS."""
+    _insert(connection, "model_usage", USAGE_COLUMNS, rows)
 
 
 def _insert(
@@ -115,5 +124,6 @@ def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         start += size
 
 
-def _json_list(texts: list[str]) -> str:
+def json_list(texts: list[str]) -> str:
+    """As a column holds it."""
     return msgspec.json.encode(texts).decode()

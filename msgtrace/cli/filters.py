@@ -29,6 +29,9 @@ _FLAGS = {
     "session_id": "--session",
     "user_id": "--user",
     "model": "--model",
+    "tool": "--tool",
+    "min_tokens": "--min-tokens",
+    "min_cost": "--min-cost",
     "has_errors": "--errors",
     "min_duration_ms": "--min-duration",
     "max_duration_ms": "--max-duration",
@@ -61,8 +64,8 @@ def _read_local_moment(text: str) -> str:
         ) from error
 
 
-def _read_age(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
-    """The moment that long ago, for the API; before 1970 is 1970."""
+def read_age(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """A callback of click: the moment that long ago, for the API; before 1970 is 1970."""
     if text is None:
         return None
     if not _AGE.fullmatch(text):
@@ -98,6 +101,19 @@ _OPTIONS = (
     click.option("--session", "session_id", help="Traces of this session."),
     click.option("--user", "user_id", help="Traces of this user."),
     click.option("--model", help="Traces that called this model."),
+    click.option("--tool", help="Traces that called this tool."),
+    click.option(
+        "--min-tokens",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="At least so many tokens, input and output together.",
+    ),
+    click.option(
+        "--min-cost",
+        type=click.FloatRange(min=0),
+        metavar="COST",
+        help="At least so much cost, sent or estimated.",
+    ),
     click.option(
         "--errors/--no-errors", "has_errors", default=None, help="Only traces with, without errors."
     ),
@@ -118,7 +134,7 @@ _OPTIONS = (
     click.option(
         "--since",
         metavar="AGE",
-        callback=_read_age,
+        callback=read_age,
         help="Started within the last AGE: 15m, 2h, 7d.",
     ),
     click.option(

@@ -14,6 +14,8 @@ from msgtrace.cli.group import CONTEXT_SETTINGS, CommandGroup, version_option
 from msgtrace.cli.read import list_traces, show, stats
 from msgtrace.cli.ready import ready
 from msgtrace.cli.serve import collector, query, start
+from msgtrace.cli.sessions import sessions
+from msgtrace.cli.tail import tail
 
 
 @click.group("msgtrace", cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
@@ -25,5 +27,17 @@ def main() -> None:
     """
 
 
-for _command in (start, collector, query, list_traces, show, stats, clear, settings, ready):
+for _command in (
+    start,
+    collector,
+    query,
+    list_traces,
+    show,
+    tail,
+    sessions,
+    stats,
+    clear,
+    settings,
+    ready,
+):
     main.add_command(_command)

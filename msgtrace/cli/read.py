@@ -19,6 +19,7 @@ from msgtrace.cli.render import (
     describe_total,
     open_console,
     print_json,
+    print_models,
     print_sentence,
     print_stats,
     print_traces,
@@ -116,20 +117,44 @@ def _read_trace_id(_: click.Context, __: click.Parameter, text: str) -> str:
 @click.command()
 @click.argument("trace_id", callback=_read_trace_id)
 @click.option("--all", "shows_all", is_flag=True, help=f"Show more than {MAX_SPANS_SHOWN:,} spans.")
+@click.option(
+    "--unfold", is_flag=True, help="Show also the spans that only wrap others, of agent frameworks."
+)
+@click.option(
+    "--messages",
+    "shows_messages",
+    is_flag=True,
+    help="Show what was said to models and tools, and what they answered.",
+)
 @service_options(timeout_s=READ_TIMEOUT_S)
-def show(service: QueryService, as_json: bool, trace_id: str, shows_all: bool) -> None:
+def show(
+    service: QueryService,
+    as_json: bool,
+    trace_id: str,
+    shows_all: bool,
+    unfold: bool,
+    shows_messages: bool,
+) -> None:
     """Show the spans of one trace as a tree over its time.
+
+    Beside a span stand the tokens and the cost of it and of all beneath it; ~ marks an estimate.
 
     A span marked (orphan) names a parent that is not stored; (cycle) is where a ring of parents
     was cut open; (deep) stands nearer to the root than it was sent. --json prints the tree with
     all that the spans carry.
     """
-    body = service.get(f"/api/v1/traces/{trace_id}/tree")
+    folding = [] if unfold or as_json else [("fold", "wrappers")]
+    body = service.get(f"/api/v1/traces/{trace_id}/tree", folding)
     tree = service.decode(body, TraceTree)
     if as_json:
         print_json(body)
     else:
-        print_tree(open_console(), tree, max_spans=None if shows_all else MAX_SPANS_SHOWN)
+        print_tree(
+            open_console(),
+            tree,
+            max_spans=None if shows_all else MAX_SPANS_SHOWN,
+            shows_messages=shows_messages,
+        )
 
 
 @click.command()
@@ -145,4 +170,8 @@ def stats(service: QueryService, as_json: bool, filters: Parameters) -> None:
     if as_json:
         print_json(body)
     else:
-        print_stats(open_console(), sums)
+        console = open_console()
+        print_stats(console, sums)
+        if sums.by_model:
+            console.print()
+            print_models(console, sums.by_model)

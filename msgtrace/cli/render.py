@@ -15,19 +15,36 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msgtrace.cli.replies import TraceList, TraceStats, TraceSummary
-from msgtrace.cli.text import clean, counted, human_duration, local_time, terminal_json
+from msgtrace.cli.replies import (
+    SessionSummary,
+    TraceList,
+    TraceStats,
+    TraceSummary,
+    UsageGroup,
+)
+from msgtrace.cli.text import (
+    clean,
+    counted,
+    human_cost,
+    human_duration,
+    human_tokens,
+    local_time,
+    terminal_json,
+)
 from msgtrace.model.units import NS_PER_MS
 from msgtrace.settings import SettingRow
 
 PIPE_WIDTH = 100_000
 TABLE_MIN_WIDTH = 110
 """Below it a row takes two lines: an id is never cut, and little else fits beside it."""
-_MODEL_COLUMNS_WIDTH = 40
+_MODEL_COLUMNS_WIDTH = 60
 
 ERROR_STYLE = "bold red"
 QUIET_STYLE = "dim"
 SERVICE_STYLE = "cyan"
+WORKFLOW_STYLE = "magenta"
+MODEL_STYLE = "blue"
+COST_STYLE = "yellow"
 
 
 def open_console() -> Console:
@@ -59,11 +76,16 @@ def print_sentence(console: Console, *sentences: str, style: str = "") -> None:
 
 def print_traces(console: Console, page: TraceList) -> None:
     """One page of traces: a table, or two lines a trace on a narrow terminal."""
-    has_models = any(_uses_models(trace) for trace in page.traces)
+    print_trace_rows(console, page.traces)
+
+
+def print_trace_rows(console: Console, traces: Sequence[TraceSummary]) -> None:
+    """As `print_traces`."""
+    has_models = any(trace.uses_models for trace in traces)
     if console.width < TABLE_MIN_WIDTH + (_MODEL_COLUMNS_WIDTH if has_models else 0):
-        _print_stacked_traces(console, page.traces)
+        _print_stacked_traces(console, traces)
     else:
-        console.print(_trace_table(page.traces, has_models=has_models))
+        console.print(_trace_table(traces, has_models=has_models))
 
 
 def describe_total(page: TraceList) -> str:
@@ -75,7 +97,7 @@ def describe_total(page: TraceList) -> str:
 def _trace_table(traces: Sequence[TraceSummary], *, has_models: bool) -> Table:
     table = plain_table("Start", "Trace", "Root span", "Service", ">Duration", ">Spans", ">Errors")
     if has_models:
-        _add_columns(table, "Models", ">Tokens in/out")
+        _add_columns(table, "Workflow", "Models", ">Tokens in/out", ">Cost")
     for trace in traces:
         cells = [
             Text(local_time(trace.start_time_unix_nano), style=QUIET_STYLE),
@@ -104,7 +126,7 @@ def _add_columns(table: Table, *headings: str) -> None:
         table.add_column(
             Text(name, no_wrap=True),
             justify="right" if name != heading else "left",
-            no_wrap=name not in ("Root span", "Service", "Models", "Meaning", "Reason"),
+            no_wrap=name not in ("Root span", "Service", "Workflow", "Models", "Meaning", "Reason"),
         )
 
 
@@ -116,13 +138,13 @@ def _error_count(count: int) -> Text:
     return Text(f"{count:,}", style=ERROR_STYLE if count else QUIET_STYLE)
 
 
-def _uses_models(trace: TraceSummary) -> bool:
-    return bool(trace.models or trace.input_tokens or trace.output_tokens)
-
-
-def _model_cells(trace: TraceSummary) -> tuple[Text, Text]:
-    tokens = f"{trace.input_tokens:,}/{trace.output_tokens:,}" if _uses_models(trace) else ""
-    return _fitting(", ".join(trace.models)), Text(tokens)
+def _model_cells(trace: TraceSummary) -> tuple[Text, ...]:
+    return (
+        _fitting(trace.workflow_name or "", style=WORKFLOW_STYLE),
+        _fitting(", ".join(trace.models), style=MODEL_STYLE),
+        Text(human_tokens(trace.input_tokens, trace.output_tokens)),
+        Text(human_cost(trace.cost, trace.estimated_cost), style=COST_STYLE),
+    )
 
 
 def _print_stacked_traces(console: Console, traces: Iterable[TraceSummary]) -> None:
@@ -144,6 +166,18 @@ def _figures_line(trace: TraceSummary) -> Text:
     )
 
 
+def one_line(trace: TraceSummary) -> Text:
+    """A trace on one line: when, which, how long, what."""
+    line = Text.assemble(
+        (local_time(trace.start_time_unix_nano), QUIET_STYLE),
+        f"  {clean(trace.trace_id)}  {human_duration(trace.duration_ns):>8}",
+    )
+    line.append_text(_names_line(trace))
+    if trace.error_count:
+        line.append(f"  {counted(trace.error_count, 'error')}", style=ERROR_STYLE)
+    return line
+
+
 def _names_line(trace: TraceSummary) -> Text:
     line = Text.assemble(
         "  ",
@@ -151,9 +185,11 @@ def _names_line(trace: TraceSummary) -> Text:
         "  ",
         (clean(trace.service_name), SERVICE_STYLE),
     )
-    if _uses_models(trace):
-        models, tokens = _model_cells(trace)
-        line.append(f"  {models.plain}  {tokens.plain} tokens", style=QUIET_STYLE)
+    if trace.uses_models:
+        workflow, models, tokens, cost = _model_cells(trace)
+        tokens.append(" tokens" if tokens.plain else "")
+        for cell in (tokens, cost, workflow, models):  # what is cut is what is cut best
+            line.append_text(Text.assemble("  ", cell) if cell.plain else Text())
     return line
 
 
@@ -169,9 +205,39 @@ def print_stats(console: Console, stats: TraceStats) -> None:
         ("", f"p99 {_percentile(percentiles.p99)}", ""),
     ]
     if stats.input_tokens or stats.output_tokens or stats.cost:
-        rows.append(("Tokens", f"{stats.input_tokens:,} in, {stats.output_tokens:,} out", ""))
-        rows.append(("Cost", f"{stats.cost:,.6g}", ""))
+        rows.append(("Tokens", describe_tokens(stats), ""))
+        rows.append(("Cost", describe_cost(stats), ""))
     print_facts(console, [(name, Text.assemble(a, "  ", (b, ERROR_STYLE))) for name, a, b in rows])
+
+
+def print_models(console: Console, groups: Sequence[UsageGroup]) -> None:
+    """Tokens and cost of each model."""
+    table = plain_table("Model", ">Calls", ">Tokens in/out", ">Cost")
+    for group in groups:
+        table.add_row(
+            _fitting(group.name or "(no model)", style=MODEL_STYLE),
+            Text(f"{group.model_calls:,}"),
+            Text(human_tokens(group.input_tokens, group.output_tokens)),
+            Text(human_cost(group.cost, group.estimated_cost), style=COST_STYLE),
+        )
+    console.print(table)
+
+
+def describe_tokens(sums: TraceStats | TraceSummary | SessionSummary) -> str:
+    """600 in (320 cached), 155 out (40 reasoning)."""
+    cached = f" ({sums.cached_tokens:,} cached)" if sums.cached_tokens else ""
+    reasoning = f" ({sums.reasoning_tokens:,} reasoning)" if sums.reasoning_tokens else ""
+    return f"{sums.input_tokens:,} in{cached}, {sums.output_tokens:,} out{reasoning}"
+
+
+def describe_cost(sums: TraceStats | TraceSummary | SessionSummary) -> str:
+    """0.0017, of which 0.00036 is estimated."""
+    cost = human_cost(sums.cost, 0) or "0"
+    if not sums.estimated_cost:
+        return cost
+    if sums.estimated_cost >= sums.cost:
+        return f"{cost} (estimated)"
+    return f"{cost} ({human_cost(sums.estimated_cost, 0)} of it estimated)"
 
 
 def _span_errors(count: int) -> str:

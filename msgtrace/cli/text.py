@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from msgtrace.model.units import KIB, MAX_INT64, NS_PER_MS, NS_PER_S
 
@@ -83,6 +84,24 @@ def _local(time_ns: int) -> datetime:
 def counted(count: int, noun: str) -> str:
     """1 trace, 2,000 traces."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def human_tokens(input_tokens: int, output_tokens: int) -> str:
+    """In and out: 1,200/30; nothing for none."""
+    return f"{input_tokens:,}/{output_tokens:,}" if input_tokens or output_tokens else ""
+
+
+def human_cost(cost: float, estimated_cost: float) -> str:
+    """Three digits, at least cents; ~ where some of it is estimated; nothing for none."""
+    if not cost:
+        return ""
+    mark = "~" if estimated_cost else ""
+    shown = f"{cost:,.2f}" if cost >= 1 else f"{cost:.3g}"
+    return mark + (f"{cost:.3f}" if "e" in shown and cost >= 0.001 else _without_exponent(shown))
+
+
+def _without_exponent(number: str) -> str:
+    return f"{Decimal(number):f}" if "e" in number else number
 
 
 def human_size(size_bytes: int) -> str:

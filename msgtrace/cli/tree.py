@@ -13,16 +13,30 @@ from itertools import islice
 from rich.console import Console
 from rich.text import Text
 
+from msgtrace.cli.messages import TraceMessages
+from msgtrace.cli.operations import icon_of, legend_of
 from msgtrace.cli.render import (
+    COST_STYLE,
     ERROR_STYLE,
+    MODEL_STYLE,
     QUIET_STYLE,
     SERVICE_STYLE,
+    WORKFLOW_STYLE,
+    describe_cost,
+    describe_tokens,
     print_facts,
     print_line,
     print_sentence,
 )
-from msgtrace.cli.replies import Span, SpanNode, TraceTree
-from msgtrace.cli.text import clean, counted, exact_local_time, human_duration
+from msgtrace.cli.replies import Span, SpanNode, TraceSummary, TraceTree
+from msgtrace.cli.text import (
+    clean,
+    counted,
+    exact_local_time,
+    human_cost,
+    human_duration,
+    human_tokens,
+)
 
 MAX_SPANS_SHOWN = 1_000
 
@@ -31,6 +45,7 @@ _GUIDE_CELLS = 3
 _DURATION_CELLS = 8
 _MIN_BAR_CELLS = 16
 _MAX_BAR_CELLS = 48
+_FIGURES_MIN_WIDTH = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +76,71 @@ class Timeline:
         return " " * first + "█" * (past - first)
 
 
-def print_tree(console: Console, tree: TraceTree, *, max_spans: int | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The columns of tokens and cost, as wide as needed.
+
+    There are none without figures, and on a narrow terminal.
+    """
+
+    tokens_cells: int
+    cost_cells: int
+
+    @classmethod
+    def of(cls, lines: Sequence[TreeLine], console_width: int) -> Figures:
+        """The columns for these lines."""
+        if console_width < _FIGURES_MIN_WIDTH:
+            return cls(0, 0)
+        return cls(
+            max((len(_tokens(line.node)) for line in lines), default=0),
+            max((len(_cost(line.node)) for line in lines), default=0),
+        )
+
+    @property
+    def cells(self) -> int:
+        """What they take, with their gaps."""
+        return sum(cells + 2 for cells in (self.tokens_cells, self.cost_cells) if cells)
+
+    def cell(self, node: SpanNode) -> Text:
+        """The figures of one span, with their gaps; quiet where they are those of spans beneath."""
+        text = Text(style="" if node.usage is not None else QUIET_STYLE)
+        if self.tokens_cells:
+            text.append(f"  {_tokens(node):>{self.tokens_cells}}")
+        if self.cost_cells:
+            text.append(f"  {_cost(node):>{self.cost_cells}}", style=COST_STYLE)
+        return text
+
+
+def _tokens(node: SpanNode) -> str:
+    return human_tokens(node.subtree.input_tokens, node.subtree.output_tokens)
+
+
+def _cost(node: SpanNode) -> str:
+    return human_cost(node.subtree.cost, node.subtree.estimated_cost)
+
+
+def print_tree(
+    console: Console, tree: TraceTree, *, max_spans: int | None, shows_messages: bool = False
+) -> None:
     """Facts about the trace, then its spans in order. max_spans: None prints all."""
-    spans = [node.span for node in _every_node(tree.roots)]
+    nodes = list(_every_node(tree.roots))
+    spans = [node.span for node in nodes]
     if not spans:
         print_sentence(console, f"Trace {clean(tree.trace_id)} has no spans.")
         return
     start_ns = min(span.start_time_unix_nano for span in spans)
     end_ns = max(max(span.start_time_unix_nano, span.end_time_unix_nano) for span in spans)
-    print_facts(console, _facts(tree.trace_id, spans, start_ns, end_ns))
+    print_facts(console, _facts(tree, nodes, start_ns, end_ns))
     console.print()
     lines = list(islice(walk(tree.roots), max_spans))
-    _print_lines(console, lines, start_ns, end_ns)
+    told = TraceMessages(spans) if shows_messages else None
+    _print_lines(console, lines, start_ns, end_ns, told)
     if len(lines) < len(spans):
         rest = counted(len(spans) - len(lines), "more span")
         print_sentence(console, f"… {rest}; --all shows them", style=QUIET_STYLE)
+    if legend := legend_of(node.operation for node in nodes):
+        console.print()
+        print_line(console, legend)
 
 
 def walk(roots: Sequence[SpanNode]) -> Iterator[TreeLine]:
@@ -101,42 +166,76 @@ def _every_node(roots: Sequence[SpanNode]) -> Iterator[SpanNode]:
 
 
 def _facts(
-    trace_id: str, spans: Sequence[Span], start_ns: int, end_ns: int
+    tree: TraceTree, nodes: Sequence[SpanNode], start_ns: int, end_ns: int
 ) -> list[tuple[str, Text]]:
-    errors = sum(span.is_error for span in spans)
-    services = sorted({span.service_name for span in spans})
-    return [
-        ("Trace", Text(clean(trace_id))),
+    errors = sum(node.span.is_error for node in nodes)
+    services = sorted({node.span.service_name for node in nodes})
+    folded = max(tree.span_count - len(nodes), 0)
+    count = f"{len(nodes) + folded:,}"
+    if folded:
+        count += f" ({counted(folded, 'wrapper')} folded; --unfold shows them)"
+    facts = [
+        ("Trace", Text(clean(tree.trace_id))),
         ("Start", Text(exact_local_time(start_ns))),
         ("Duration", Text(human_duration(end_ns - start_ns))),
-        ("Spans", Text(f"{len(spans):,}")),
+        ("Spans", Text(count)),
         ("Errors", Text(f"{errors:,}", style=ERROR_STYLE if errors else "")),
         ("Services", Text(clean(", ".join(services)), style=SERVICE_STYLE)),
     ]
+    return facts + (_model_facts(tree.summary) if tree.summary else [])
 
 
-def _print_lines(console: Console, lines: Sequence[TreeLine], start_ns: int, end_ns: int) -> None:
-    beside_bar = console.width - _DURATION_CELLS - 4  # two gaps of two cells
+def _model_facts(summary: TraceSummary) -> list[tuple[str, Text]]:
+    facts = [
+        ("Workflow", summary.workflow_name, WORKFLOW_STYLE),
+        ("Session", summary.session_id, ""),
+        ("User", summary.user_id, ""),
+    ]
+    if summary.uses_models:
+        facts += [
+            ("Models", ", ".join(summary.models), MODEL_STYLE),
+            ("Tokens", describe_tokens(summary), ""),
+            ("Cost", describe_cost(summary), COST_STYLE),
+        ]
+    return [(name, Text(clean(text), style=style)) for name, text, style in facts if text]
+
+
+def _print_lines(
+    console: Console,
+    lines: Sequence[TreeLine],
+    start_ns: int,
+    end_ns: int,
+    told: TraceMessages | None,
+) -> None:
+    figures = Figures.of(lines, console.width)
+    beside_bar = console.width - _DURATION_CELLS - 4 - figures.cells  # two gaps of two cells
     room = max(beside_bar - max(_MIN_BAR_CELLS, beside_bar // 3), _GUIDE_CELLS)
     labels = [_label(line, room) for line in lines]
     width = min(max(label.cell_len for label in labels), room)
     timeline = Timeline(start_ns, end_ns, max(1, min(_MAX_BAR_CELLS, beside_bar - width)))
     for line, label in zip(lines, labels, strict=True):
         label.truncate(width, overflow="ellipsis", pad=True)
-        _print_span(console, line.node.span, label, timeline)
+        _print_span(console, line, label, figures, timeline)
         _print_description(console, line, room)
+        if told is not None:
+            guides = Text(_fit_guides(line.guides_below, room), style=QUIET_STYLE)
+            told.print_of(console, line.node, guides)
 
 
 def _label(line: TreeLine, room: int) -> Text:
-    span = line.node.span
+    node = line.node
+    span = node.span
     label = Text.assemble((_fit_guides(line.guides, room), QUIET_STYLE))
     if span.is_error:
         label.append("✗ ", style=ERROR_STYLE)
-    if line.node.relation not in ("root", "child"):
-        label.append(f"({clean(line.node.relation)}) ", style="yellow")
+    if node.relation not in ("root", "child"):
+        label.append(f"({clean(node.relation)}) ", style="yellow")
+    label.append_text(icon_of(node.operation))
     label.append(clean(span.name), style=ERROR_STYLE if span.is_error else "")
     if line.shows_service:
         label.append(f"  {clean(span.service_name)}", style=SERVICE_STYLE)
+    if node.usage is not None and node.usage.model and node.usage.model not in span.name:
+        label.append(f"  {clean(node.usage.model)}", style=MODEL_STYLE)
     return label
 
 
@@ -149,10 +248,15 @@ def _fit_guides(guides: str, room: int) -> str:
     return depth + guides[len(guides) - most + 2 * _GUIDE_CELLS :]
 
 
-def _print_span(console: Console, span: Span, label: Text, timeline: Timeline) -> None:
+def _print_span(
+    console: Console, line: TreeLine, label: Text, figures: Figures, timeline: Timeline
+) -> None:
+    span = line.node.span
     bar_style = "red" if span.is_error else "green"
     duration = f"{human_duration(span.duration_ns):>{_DURATION_CELLS}}"
-    row = Text.assemble(label, "  ", duration, "  ", (timeline.bar(span), bar_style))
+    row = Text.assemble(
+        label, "  ", duration, figures.cell(line.node), "  ", (timeline.bar(span), bar_style)
+    )
     print_line(console, row)
 
 

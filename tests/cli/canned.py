@@ -94,9 +94,16 @@ def summary(trace_id: str = TRACE_A, **changes: Any) -> dict[str, Any]:
         "session_id": None,
         "user_id": None,
         "models": [],
+        "providers": [],
+        "operations": [],
+        "agents": [],
+        "tools": [],
         "input_tokens": 0,
         "output_tokens": 0,
+        "cached_tokens": 0,
+        "reasoning_tokens": 0,
         "cost": 0.0,
+        "estimated_cost": 0.0,
     } | changes
 
 
@@ -118,6 +125,7 @@ def span(
     lasts_ms: float = 1,
     service: str = "shop",
     error: str | None = None,
+    **fields: Any,
 ) -> dict[str, Any]:
     start_ns = START_NS + round(at_ms * MS)
     end_ns = start_ns + round(lasts_ms * MS)
@@ -135,18 +143,37 @@ def span(
             "description": error or "",
         },
         "service_name": service,
-        "attributes": {},
-    }
+    } | fields
 
 
 def node(
-    sent: dict[str, Any], *children: dict[str, Any], relation: str = "child"
+    sent: dict[str, Any], *children: dict[str, Any], relation: str = "child", **fields: Any
 ) -> dict[str, Any]:
-    return {"span": sent, "relation": relation, "children": list(children)}
+    return {"span": sent, "relation": relation, "children": list(children)} | fields
 
 
-def tree(*roots: dict[str, Any], trace_id: str = TRACE_A) -> dict[str, Any]:
-    return {"trace_id": trace_id, "span_count": 0, "roots": list(roots)}
+def tree(*roots: dict[str, Any], trace_id: str = TRACE_A, **fields: Any) -> dict[str, Any]:
+    return {"trace_id": trace_id, "span_count": 0, "roots": list(roots)} | fields
+
+
+def session(session_id: str = "conv-1", **changes: Any) -> dict[str, Any]:
+    return {
+        "session_id": session_id,
+        "start_time_unix_nano": str(START_NS),
+        "end_time_unix_nano": str(START_NS + 7_280 * MS),
+        "newest_start_time_unix_nano": str(START_NS + 7_000 * MS),
+        "trace_count": 3,
+        "error_count": 0,
+        "user_id": "user-42",
+        "workflow_name": "trip",
+        "models": ["gpt-5"],
+        "input_tokens": 690,
+        "output_tokens": 171,
+        "cached_tokens": 384,
+        "reasoning_tokens": 0,
+        "cost": 0.000815,
+        "estimated_cost": 0.000065,
+    } | changes
 
 
 def stats(**changes: Any) -> dict[str, Any]:
@@ -159,5 +186,11 @@ def stats(**changes: Any) -> dict[str, Any]:
         "duration_ms": {"p50": 1.5, "p95": 9.0, "p99": 9.0},
         "input_tokens": 0,
         "output_tokens": 0,
+        "cached_tokens": 0,
+        "reasoning_tokens": 0,
         "cost": 0.0,
+        "estimated_cost": 0.0,
+        "by_model": [],
+        "by_service": [],
+        "by_day": [],
     } | changes

@@ -51,6 +51,8 @@ def test_commands_are_listed_in_the_order_of_a_first_day(run: Run) -> None:
         "query",
         "list",
         "show",
+        "tail",
+        "sessions",
         "stats",
         "clear",
         "settings",

@@ -49,15 +49,45 @@ def test_list_shows_model_columns_only_when_a_trace_has_models(
     assert "1,200/30" in shown
 
 
+def test_list_shows_workflow_model_tokens_and_cost(canned: CannedServer, run: Run) -> None:
+    turn = summary(
+        workflow_name="trip_planner",
+        models=["gpt-5-mini", "gpt-5"],
+        input_tokens=600,
+        output_tokens=155,
+        cost=0.00043,
+        estimated_cost=0.0001,
+    )
+    canned.reply("/api/v1/traces", trace_list(turn, summary(TRACE_B)))
+
+    head, first, second, _ = run("list", "--url", canned.url).stdout.splitlines()
+
+    assert head.split()[-6:] == ["Errors", "Workflow", "Models", "Tokens", "in/out", "Cost"]
+    assert first.endswith("trip_planner  gpt-5-mini, gpt-5        600/155  ~0.00043")
+    assert second.split()[-1] == "0"
+
+
 def test_every_filter_reaches_the_api_under_its_name(canned: CannedServer, run: Run) -> None:
     canned.reply("/api/v1/traces", trace_list())
 
     run(
         *("list", "--url", canned.url, "--service", "shop", "--name", "GET /", "--workflow", "w"),
-        *("--session", "s", "--user", "u", "--model", "m", "--no-errors", "--min-duration", "1.5"),
+        *(
+            "--session",
+            "s",
+            "--user",
+            "u",
+            "--model",
+            "m",
+            "--tool",
+            "t",
+            "--no-errors",
+            "--min-duration",
+            "1.5",
+        ),
         *("--max-duration", "20", "--start", "2026-03-01T12:00:00Z", "--end", "5"),
         *("--attr", "a=b=c", "--attr", "d=", "--search", "needle", "--limit", "7"),
-        *("--cursor", "c"),
+        *("--cursor", "c", "--min-tokens", "100", "--min-cost", "0.5"),
     )
 
     assert canned.asked[0].parameters == [
@@ -67,6 +97,9 @@ def test_every_filter_reaches_the_api_under_its_name(canned: CannedServer, run: 
         ("session_id", "s"),
         ("user_id", "u"),
         ("model", "m"),
+        ("tool", "t"),
+        ("min_tokens", "100"),
+        ("min_cost", "0.5"),
         ("has_errors", "false"),
         ("min_duration_ms", "1.5"),
         ("max_duration_ms", "20.0"),

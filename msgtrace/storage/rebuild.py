@@ -1,7 +1,8 @@
 """Sum traces up anew from their stored spans: after a change of the alias table or of the prices.
 
-What a summary is when all spans of a trace are there is decided in `storage.recompute`; a backend runs it, some traces at a time, with the rows of those traces locked. A writer that adds to
-one of them meanwhile waits, and then adds to the new sums: totals stay right under ingest.
+What a summary is when all spans of a trace are there is decided in `storage.recompute`; a backend
+runs it, some traces at a time, with the rows of those traces locked. A writer that adds to one of
+them meanwhile waits, and then adds to the new sums: totals stay right under ingest.
 Each batch is one transaction. Whoever is interrupted goes on where it ended: traces that are
 brought up to the alias table say so themselves, a rebuild of all keeps its place in
 `summary_rebuild`.

@@ -20,6 +20,7 @@ from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
 from msgtrace.storage.usage import MAX_SETTLED
 from tests.batches import NOON_NS, TRACE_A, make_batch, span, trace_id_of
+from tests.contract.purging import midnight, purge
 from tests.contract.reading import TENANT, find, read_trace
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -226,6 +227,34 @@ async def test_a_deleted_trace_leaves_nothing_to_count(storage: Storage) -> None
     await storage.write_spans([make_batch(call("late", "agent", tokens=3, cost=0.5))])
 
     assert await stated_totals(storage) == (3, 0.5)
+
+
+async def test_a_shortened_trace_keeps_what_its_later_spans_state(storage: Storage) -> None:
+    """Retention takes the outer call of the day before, and leaves the calls within it."""
+    edge_ns = midnight(-2)
+    spans = nested_calls()
+    for at, each in enumerate(spans):
+        each.start_time_unix_nano = edge_ns + (at if at > 1 else at - 10)
+        each.end_time_unix_nano = each.start_time_unix_nano + 1
+    estimated = span(
+        "estimated",
+        parent="agent",
+        start_ns=edge_ns + 9,
+        attributes={"gen_ai.request.model": "gpt-5", "gen_ai.usage.output_tokens": 100},
+    )
+    await storage.write_spans([make_batch(*spans, estimated)])
+    assert await storage.maintenance.sample_drift(10) == (1, [])
+
+    purged = await purge(storage, edge_ns)
+
+    summary = (await read_trace(storage)).summary
+    stats = await storage.get_stats(TENANT, TraceFilter())
+    assert (purged.shortened, summary.span_count) == (1, 4)
+    assert (summary.input_tokens, summary.output_tokens) == (1_104, 100)
+    assert summary.cost == pytest.approx(1.251)
+    assert summary.estimated_cost == pytest.approx(0.001)
+    assert {name: each.model_calls for name, each in stats.by_model.items()} == {"m": 2, "gpt-5": 1}
+    assert await storage.maintenance.sample_drift(10) == (1, [])
 
 
 async def test_a_trace_with_very_many_calls_is_summed_plainly(storage: Storage) -> None:

@@ -82,7 +82,7 @@ def attributes_to_json(pairs: Sequence[KeyValue]) -> JsonText:
 
 def attributes_from_json(stored: str) -> list[KeyValue]:
     """The attributes whose `attributes_to_json` is `stored`."""
-    return _pairs(_decode(unescape_json(stored)))
+    return pairs_from_plain(_decode(unescape_json(stored)))
 
 
 def value_from_plain(plain: Any) -> AnyValue:
@@ -166,10 +166,11 @@ def _value_from_map(plain: dict[str, Any]) -> AnyValue:
                 return AnyValue(double_value=float(word))
             case {"$strindex": index}:
                 return AnyValue(string_value_strindex=index)
-    return AnyValue(kvlist_value=KeyValueList(values=_pairs(plain)))
+    return AnyValue(kvlist_value=KeyValueList(values=pairs_from_plain(plain)))
 
 
-def _pairs(plain: dict[str, Any]) -> list[KeyValue]:
+def pairs_from_plain(plain: dict[str, Any]) -> list[KeyValue]:
+    """The inverse of `plain_map`."""
     items = plain["$map"] if plain.keys() == {"$map"} else plain.items()
     return [_pair(key, value) for key, value in items]
 

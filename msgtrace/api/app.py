@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from msgtrace.api import errors, traces
+from msgtrace.api.export import EXPORT_HEADERS, ExportPace, export_traces
 from msgtrace.api.measured import MeasuredRequests
 from msgtrace.storage.protocol import Storage
 from msgtrace.telemetry.endpoints import OPERATOR_ENDPOINTS, OperatorView
@@ -30,6 +31,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 # A service name may hold slashes, which are decoded before the path is matched: hence `:path`.
 ROUTES: dict[str, dict[str, Endpoint]] = {
     "/api/v1/traces": {"GET": traces.find_traces, "DELETE": traces.delete_traces},
+    "/api/v1/traces/export": {"GET": export_traces},
     "/api/v1/traces/{trace_id}": {"GET": traces.get_trace, "DELETE": traces.delete_trace},
     "/api/v1/traces/{trace_id}/tree": {"GET": traces.get_trace_tree},
     "/api/v1/stats": {"GET": traces.get_stats},
@@ -64,6 +66,7 @@ def create_app(
     )
     app.router.redirect_slashes = False
     app.state.storage = storage
+    app.state.export_pace = ExportPace()
     app.state.operator = operator or _view_of(storage)
     return app
 
@@ -104,6 +107,6 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "DELETE"],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", *EXPORT_HEADERS],
         )
     ]

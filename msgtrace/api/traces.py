@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from msgtrace.api import params, views
 from msgtrace.errors import TraceNotFound
-from msgtrace.model.span import DEFAULT_TENANT, TenantId
 from msgtrace.model.trace import Trace
 from msgtrace.query.tree import build_forest
 from msgtrace.storage.protocol import Storage
@@ -24,7 +23,7 @@ from msgtrace.storage.protocol import Storage
 async def find_traces(request: Request) -> Response:
     """GET /api/v1/traces"""
     search = params.trace_search(request)
-    page = await _storage(request).find_traces(_tenant_id(request), search)
+    page = await _storage(request).find_traces(params.tenant_id(request), search)
     return _json(views.trace_page(search, page))
 
 
@@ -44,7 +43,7 @@ async def delete_trace(request: Request) -> Response:
     """DELETE /api/v1/traces/{trace_id}"""
     params.refuse_all(request)
     trace_id = params.trace_id(request)
-    if not await _storage(request).delete_trace(_tenant_id(request), trace_id):
+    if not await _storage(request).delete_trace(params.tenant_id(request), trace_id):
         raise TraceNotFound(trace_id.hex())
     return Response(status_code=204)
 
@@ -53,20 +52,24 @@ async def delete_traces(request: Request) -> Response:
     """DELETE /api/v1/traces"""
     trace_filter = params.deletion_filter(request)
     return _json(
-        views.deleted(await _storage(request).delete_traces(_tenant_id(request), trace_filter))
+        views.deleted(
+            await _storage(request).delete_traces(params.tenant_id(request), trace_filter)
+        )
     )
 
 
 async def get_stats(request: Request) -> Response:
     """GET /api/v1/stats"""
     trace_filter = params.trace_filter(request)
-    return _json(views.stats(await _storage(request).get_stats(_tenant_id(request), trace_filter)))
+    return _json(
+        views.stats(await _storage(request).get_stats(params.tenant_id(request), trace_filter))
+    )
 
 
 async def list_services(request: Request) -> Response:
     """GET /api/v1/services"""
     params.refuse_all(request)
-    return _json(views.services(await _storage(request).list_services(_tenant_id(request))))
+    return _json(views.services(await _storage(request).list_services(params.tenant_id(request))))
 
 
 async def list_operations(request: Request) -> Response:
@@ -74,14 +77,16 @@ async def list_operations(request: Request) -> Response:
     params.refuse_all(request)
     service_name = params.service_name(request)
     return _json(
-        views.operations(await _storage(request).list_operations(_tenant_id(request), service_name))
+        views.operations(
+            await _storage(request).list_operations(params.tenant_id(request), service_name)
+        )
     )
 
 
 async def _get_trace(request: Request) -> Trace:
     params.refuse_all(request)
     trace_id = params.trace_id(request)
-    trace = await _storage(request).get_trace(_tenant_id(request), trace_id)
+    trace = await _storage(request).get_trace(params.tenant_id(request), trace_id)
     if trace is None:
         raise TraceNotFound(trace_id.hex())
     return trace
@@ -89,11 +94,6 @@ async def _get_trace(request: Request) -> Trace:
 
 def _tree(trace: Trace) -> bytes:
     return views.trace_tree(trace, build_forest(trace.spans))
-
-
-def _tenant_id(request: Request) -> TenantId:
-    """Whose traces the request may see: the one place that decides it."""
-    return DEFAULT_TENANT
 
 
 def _storage(request: Request) -> Storage:

@@ -10,7 +10,9 @@ import click
 
 from msgtrace.cli.clear import clear
 from msgtrace.cli.explain import settings
+from msgtrace.cli.export_traces import export_traces
 from msgtrace.cli.group import CONTEXT_SETTINGS, CommandGroup, version_option
+from msgtrace.cli.import_traces import import_traces
 from msgtrace.cli.read import list_traces, show, stats
 from msgtrace.cli.ready import ready
 from msgtrace.cli.serve import collector, query, start
@@ -25,5 +27,17 @@ def main() -> None:
     """
 
 
-for _command in (start, collector, query, list_traces, show, stats, clear, settings, ready):
+for _command in (
+    start,
+    collector,
+    query,
+    list_traces,
+    show,
+    stats,
+    export_traces,
+    import_traces,
+    clear,
+    settings,
+    ready,
+):
     main.add_command(_command)

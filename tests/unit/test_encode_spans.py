@@ -14,7 +14,12 @@ from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, S
 from msgtrace.otlp.decode import decode_export_request
 from msgtrace.otlp.encode_spans import encode_json_request, encode_request
 from msgtrace.otlp.json import decode_export_json
-from msgtrace.storage.span_rows import resource_from_row, scope_from_row, span_from_row
+from msgtrace.storage.span_rows import (
+    SPAN_READ_COLUMNS,
+    resource_from_row,
+    scope_from_row,
+    span_from_row,
+)
 from tests.batches import request, span
 from tests.end_to_end.captured import CAPTURED, read
 from tests.fuzz.exports import requests
@@ -24,11 +29,7 @@ some = settings(
     max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
-_READ = (
-    "resource_id scope_id trace_id span_id parent_span_id start_time_ns end_time_ns kind"
-    " status_code flags dropped_attributes_count dropped_events_count dropped_links_count"
-    " service_name name status_message trace_state attributes events links"
-).split()
+_READ = [name.strip().removeprefix("s.") for name in SPAN_READ_COLUMNS.split(",")]
 
 
 def spans_of(batch: SpanBatch) -> list[Span]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -52,7 +53,11 @@ _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _RESOURCE_SPANS_TAG = b"\x0a"
-"""How a request in protobuf begins; as a length it would mean 160 MiB and more."""
+"""How a request in protobuf begins, and an empty line; as a length it would mean 160 MiB."""
+_JSON_HEAD = re.compile(rb'\s*\{\s*("resource|\})')
+_HEAD_BYTES = 64
+_GREATEST_LENGTH_BYTE = 0x04
+"""A length begins with it or less, as 64 MiB is 0x04000000; no text begins with such a byte."""
 
 _BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError)
 """What reading a damaged compressed file raises."""
@@ -156,10 +161,10 @@ def _inflated(raw: IO[bytes]) -> io.BufferedReader:
 
 
 def _records(file: io.BufferedReader) -> Iterator[Record]:
-    head = file.peek(1)[:1]
-    if head == _RESOURCE_SPANS_TAG:
+    head = file.peek(_HEAD_BYTES)[:_HEAD_BYTES]
+    if head.startswith(_RESOURCE_SPANS_TAG) and not _JSON_HEAD.match(head):
         yield _whole(file, b"", PROTOBUF)
-    elif head and head < b"\x04":  # a length of less than 64 MiB
+    elif head and head[0] <= _GREATEST_LENGTH_BYTE:
         yield from _delimited(file)
     elif head:
         yield from _lines(file)
@@ -170,13 +175,13 @@ def _lines(file: io.BufferedReader) -> Iterator[Record]:
     while line := file.readline(MAX_RECORD_BYTES + 1):
         number += 1
         text = line.strip()
-        if number == 1 and text and not text.endswith(b"}"):
-            yield _whole(file, line, JSON)
-            return
         place = f"line {number}"
         if len(line) > MAX_RECORD_BYTES:
             _skip_line(file, line)
             yield Record(number=number, place=place, problem=_TOO_LARGE)
+        elif number == 1 and text and not text.endswith(b"}"):
+            yield _whole(file, line, JSON)
+            return
         elif text:
             yield Record(number=number, place=place, body=text)
 

@@ -139,6 +139,8 @@ class QueryService:
         while True:
             with self._explained():
                 chunk = response.read1(_CHUNK_BYTES)
+                if not chunk and response.length:
+                    raise http.client.IncompleteRead(chunk, response.length)
             if not chunk:
                 return
             yield chunk

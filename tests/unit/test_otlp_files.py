@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,13 @@ from msgtrace.cli.otlp_files import (
     form_of,
     open_compressor,
     read_records,
-    zstd,
 )
 from tests.batches import request, span
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 LINES = b'{"resourceSpans":[]}\n{"resourceSpans":[{}]}\n'
 MESSAGES = [request(span(name)).SerializeToString() for name in ("a", "b", "c")]

@@ -52,6 +52,8 @@ def test_commands_are_listed_in_the_order_of_a_first_day(run: Run) -> None:
         "list",
         "show",
         "stats",
+        "export",
+        "import",
         "clear",
         "settings",
         "ready",

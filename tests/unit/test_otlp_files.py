@@ -66,7 +66,7 @@ def test_a_name_that_says_nothing_needs_the_encoding() -> None:
 
 
 @pytest.mark.parametrize("compression", ["", "gzip", "zstd"])
-@pytest.mark.parametrize("content", [LINES, delimited(*MESSAGES)])
+@pytest.mark.parametrize("content", [LINES, delimited(*MESSAGES)], ids=["lines", "delimited"])
 def test_members_one_after_the_other_are_one_file(content: bytes, compression: str) -> None:
     written = b""
     for half in (content[:30], content[30:]):
@@ -107,6 +107,7 @@ def test_requests_compressed_within_their_length_are_read() -> None:
 @pytest.mark.parametrize(
     ("content", "encoding"),
     [(MESSAGES[0], "protobuf"), (b'{\n  "resourceSpans": [\n  ]\n}\n', "json")],
+    ids=["protobuf", "json"],
 )
 def test_a_file_of_one_request_is_read(content: bytes, encoding: str) -> None:
     [record] = read(content)
@@ -136,7 +137,9 @@ def test_a_length_that_cannot_be_ends_the_file() -> None:
     assert len(records) == 2
 
 
-@pytest.mark.parametrize("packed", [gzip.compress(LINES), zstd.compress(LINES)])
+@pytest.mark.parametrize(
+    "packed", [gzip.compress(LINES), zstd.compress(LINES)], ids=["gzip", "zstd"]
+)
 def test_a_damaged_compressed_file_is_told_of(packed: bytes) -> None:
     records = read(packed[:-6])
 

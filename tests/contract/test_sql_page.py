@@ -82,7 +82,7 @@ async def test_every_query_finds_what_is_stored(settings: Settings) -> None:
     assert [row["name"] for row in by_view] == [row["name"] for row in by_table]
     assert {row["name"] for row in by_view} == {"call", "serve"}
     assert {"caller": "shop", "callee": "stock", "calls": 1} in calls
-    assert "ValueError" in {row["exception"] for row in exceptions}
+    assert "KeyError" in {row["exception"] for row in exceptions}
     [large] = [row for row in models if row["model"] == "large"]
     assert (large["input_tokens"], large["output_tokens"]) == (7, 5)
     assert {"s": 12}.items() <= {row["session_id"]: row["tokens"] for row in sessions}.items()

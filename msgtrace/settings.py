@@ -249,8 +249,6 @@ class Settings:
 
     def _require_schema_name(self) -> None:
         name = self.database_schema
-        if name and not self.database_url.startswith(_POSTGRES_URLS):
-            self._refuse("database_schema", "is for PostgreSQL: leave it out")
         if name.startswith("pg_") or "\0" in name or len(name.encode()) > _MAX_NAME_BYTES:
             problem = f"must be at most {_MAX_NAME_BYTES} bytes long and must not begin with pg_"
             self._refuse("database_schema", problem)

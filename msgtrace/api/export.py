@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -35,8 +35,13 @@ EXPORT_HEADERS: Final = (NEXT_CURSOR, TRACE_COUNT, SPAN_COUNT)
 
 LENGTH_BYTES: Final = 4
 
-REST_SHARE: Final = 1.0
-"""How long an export rests after a chunk, as a share of the time that the chunk took."""
+REST_SHARE: Final = 3.0
+"""How long an export rests after a chunk, as a share of the time that the chunk took.
+
+A busy machine makes chunks, and so the rests, longer by itself.
+"""
+
+T = TypeVar("T")
 
 Encode = Callable[[Sequence[Span]], bytes]
 
@@ -54,13 +59,29 @@ class ExportPace:
         while True:
             async with self._turn:
                 began_s = time.perf_counter()
-                spans = await anext(chunks, None)
+                spans = await _undisturbed(anext(chunks, None))
                 if spans is None:
                     return
                 record = await asyncio.to_thread(encode, spans)
                 took_s = time.perf_counter() - began_s
             yield record
             await asyncio.sleep(took_s * REST_SHARE)
+
+
+async def _undisturbed(read: Awaitable[T]) -> T:
+    """What `read` gives. A client that goes away ends the waiting, not the read.
+
+    A read that is broken off costs the database connection that it runs on.
+    """
+    under_way = asyncio.ensure_future(read)
+    under_way.add_done_callback(_forget)
+    return await asyncio.shield(under_way)
+
+
+def _forget(read: asyncio.Future[T]) -> None:
+    """Its error is nobody's any more, if nobody waits."""
+    if not read.cancelled():
+        read.exception()
 
 
 async def export_traces(request: Request) -> Response:

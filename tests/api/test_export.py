@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 
+from msgtrace.api.export import ExportPace
 from msgtrace.model.batch import SpanBatch
+from msgtrace.model.span import Span
 from msgtrace.model.units import NS_PER_MS
 from msgtrace.otlp.decode import decode_export_request
 from msgtrace.otlp.json import decode_export_json
@@ -98,6 +101,30 @@ async def test_it_takes_the_filters_of_the_list(
     reply = await client.get(PATH, params={"service_name": "odd", "limit": "10"})
 
     assert names(json_records(reply.content)) == ["1a", "1b", "3a", "3b"]
+
+
+async def test_a_client_that_goes_away_does_not_break_a_read_off() -> None:
+    is_reading, goes_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def chunks() -> AsyncIterator[list[Span]]:
+        is_reading.set()
+        await goes_on.wait()
+        ended.set()
+        yield []
+
+    async def client() -> None:
+        async for _ in ExportPace().records(chunks(), lambda _: b""):
+            pass
+
+    gone = asyncio.create_task(client())
+    await is_reading.wait()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+
+    goes_on.set()
+    async with asyncio.timeout(5):
+        await ended.wait()
 
 
 async def test_nothing_that_matches_is_an_empty_reply(client: httpx.AsyncClient) -> None:

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from asyncpg.types import ServerVersion
 
-from msgtrace.errors import DatabaseUnusable, SchemaMismatch
+from msgtrace.errors import DatabaseUnusable, InvalidSetting, SchemaMismatch
 from msgtrace.model.dead_letter import DeadLetterTotals
 from msgtrace.model.search import TraceFilter
 from msgtrace.settings import Settings
@@ -174,6 +174,18 @@ def test_a_user_who_may_make_no_schema_uses_the_one_that_was_made(
         asyncio.run(migrate_database(settings))
     own_server.execute("CREATE SCHEMA traces AUTHORIZATION guest", database="shared")
     use_database(settings)
+
+
+async def test_a_schema_for_sqlite_is_refused(sqlite_url: str) -> None:
+    with pytest.raises(InvalidSetting, match="MSGTRACE_DATABASE_SCHEMA: is for PostgreSQL"):
+        async with open_storage(Settings(database_url=sqlite_url, database_schema="traces")):
+            pass
+
+
+@pytest.mark.parametrize("name", ["pg_traces", "x" * 64, "ü" * 32, "a\0b"])
+def test_a_schema_that_postgresql_would_refuse_is_refused_by_name(name: str) -> None:
+    with pytest.raises(InvalidSetting, match="MSGTRACE_DATABASE_SCHEMA: must be at most 63 bytes"):
+        Settings(database_url="postgresql://h/d", database_schema=name)
 
 
 async def test_connections_stay_within_what_is_set(postgres_url: str) -> None:

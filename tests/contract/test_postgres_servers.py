@@ -104,7 +104,7 @@ def test_an_older_server_is_refused_in_a_clear_sentence(major: int) -> None:
         require_supported(ServerVersion(major, 4, 0, "final", 0), "postgresql://h/d")
 
     assert str(refusal.value) == (
-        f"postgresql://h/d is PostgreSQL {major}.4; msgtrace works with 14 and newer:"
+        f"postgresql://h/d is PostgreSQL {major}; msgtrace works with 14 and newer:"
         " upgrade the server, or use another"
     )
 

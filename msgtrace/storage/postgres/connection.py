@@ -137,7 +137,7 @@ def require_supported(version: ServerVersion, url: str) -> None:
     """Raise DatabaseUnusable for a server that is too old."""
     if version.major < OLDEST_VERSION:
         raise DatabaseUnusable(
-            f"{url} is PostgreSQL {version.major}.{version.minor}; msgtrace works with"
+            f"{url} is PostgreSQL {version.major}; msgtrace works with"
             f" {OLDEST_VERSION} and newer: upgrade the server, or use another"
         )
 

@@ -52,7 +52,6 @@ class ExportState(msgspec.Struct, kw_only=True):
     is_complete: nothing is left to fetch, the file only lacks its name.
     """
 
-    url: str
     filters: list[tuple[str, str]]
     encoding: str
     cursor: str | None = None
@@ -113,7 +112,7 @@ def export_traces(
         _write_out(service, filters, form)
         return
     target = _Target(file)
-    state = _begin(target, service, filters, form, resume=resume, overwrite=overwrite)
+    state = _begin(target, filters, form, resume=resume, overwrite=overwrite)
     with _hinting(target):
         _export(service, state, target, form)
     _finish(target, state, as_json)
@@ -121,7 +120,6 @@ def export_traces(
 
 def _begin(
     target: _Target,
-    service: QueryService,
     filters: Parameters,
     form: FileForm,
     *,
@@ -131,7 +129,7 @@ def _begin(
     """The state to begin with. Refuses to mix two exports, and to write over a file."""
     state = read_state(target.state, ExportState)
     if resume:
-        return _resumed(target, state, service, filters, form)
+        return _resumed(target, state, filters, form)
     if not overwrite:
         for path, cure in ((target.path, ""), (target.part, "--resume goes on with it, ")):
             if path.exists():
@@ -139,13 +137,12 @@ def _begin(
                     f"{clean(str(path))} exists: {cure}--overwrite begins anew"
                 )
     target.state.unlink(missing_ok=True)
-    return ExportState(url=service.url, filters=filters, encoding=form.encoding)
+    return ExportState(filters=filters, encoding=form.encoding)
 
 
 def _resumed(
     target: _Target,
     state: ExportState | None,
-    service: QueryService,
     filters: Parameters,
     form: FileForm,
 ) -> ExportState:
@@ -159,10 +156,9 @@ def _resumed(
         )
     if filters and filters != state.filters:
         raise click.UsageError("--resume goes on with the filters of before; give none.")
-    if (service.url, form.encoding) != (state.url, state.encoding):
+    if form.encoding != state.encoding:
         raise click.UsageError(
-            f"the interrupted export is of {state.url} in {state.encoding};"
-            " go on with the same --url and --format, or begin anew with --overwrite."
+            f"the interrupted export is in {state.encoding}: give that --format."
         )
     return state
 
@@ -292,7 +288,7 @@ def _finish(target: _Target, state: ExportState, as_json: bool) -> None:
 
 def _write_out(service: QueryService, filters: Parameters, form: FileForm) -> None:
     """All in one reply; what breaks off there cannot be gone on with."""
-    state = ExportState(url=service.url, filters=filters, encoding=form.encoding)
+    state = ExportState(filters=filters, encoding=form.encoding)
     output = sys.stdout.buffer
     with service.stream("/api/v1/traces/export", _parameters(state, form, limit=None)) as reply:
         for chunk in reply.chunks:

@@ -63,12 +63,17 @@ async def open_pools(settings: Settings) -> AsyncIterator[tuple[Pool, Pool]]:
 
 
 async def connect(
-    settings: Settings, *, timeout_s: float = 60.0, **session: str
+    settings: Settings,
+    *,
+    timeout_s: float = 60.0,
+    command_timeout_s: float | None = None,
+    **session: str,
 ) -> PlainConnection:
     """A connection of its own. session: what differs from the session of the pools."""
     return await asyncpg.connect(
         settings.database_url,
         timeout=timeout_s,
+        command_timeout=command_timeout_s,
         server_settings=session_settings(settings) | session,
     )
 
@@ -122,7 +127,11 @@ async def wait_until_reachable(settings: Settings) -> None:
 
 async def _try_out(settings: Settings, timeout_s: float) -> None:
     """Connect once as the pools will. Raises DatabaseUnusable, and what asyncpg raises."""
-    connection = await connect(settings, timeout_s=timeout_s, **{_MARK: "own"})
+    connection = await asyncpg.connect(
+        settings.database_url,
+        timeout=timeout_s,
+        server_settings=session_settings(settings) | {_MARK: "own"},
+    )
     try:
         url = mask_password(settings.database_url)
         require_supported(connection.get_server_version(), url)

@@ -62,6 +62,10 @@ _SECONDS = (0.001, 86_400.0)
 _PASSWORD_FILE_CHARS = 4_096
 """What is read of a password's file: a wrong name may lead to an endless one."""
 
+_POSTGRES_URLS = ("postgresql://", "postgres://")
+_MAX_NAME_BYTES = 63
+"""PostgreSQL cuts longer names."""
+
 _PORT_AND_QUERY = re.compile(r"\d+/[^@?]*\?")
 _PASSWORD_IN_QUERY = re.compile(r"([?&]\w*password=)[^&]*", re.IGNORECASE)
 
@@ -100,6 +104,16 @@ class Settings:
     )
     database_password_file: str = _setting(
         "", "File with the password of PostgreSQL, for a URL without one; read at the start."
+    )
+    database_schema: str = _setting(
+        "",
+        "Schema of PostgreSQL that holds the tables, made if absent; the user's own by default.",
+    )
+    database_writers: int = _setting(
+        2, "Connections to PostgreSQL that a process writes with.", valid=(1, 64)
+    )
+    database_readers: int = _setting(
+        8, "Connections to PostgreSQL that a process reads with.", valid=(1, 256)
     )
     host: str = _setting("127.0.0.1", "Address that all ports listen on.")
     grpc_port: int = _setting(4317, "Port of OTLP/gRPC.", valid=_PORTS)
@@ -226,6 +240,7 @@ class Settings:
         if not self.host:
             self._refuse("host", "must not be empty")
         self._check_retention()
+        self._require_schema_name()
         self._require_together("tls_cert_file", "tls_key_file")
         self._require_together("tls_key_file", "tls_cert_file")
         self._require_together("tls_client_ca_file", "tls_cert_file")
@@ -246,6 +261,12 @@ class Settings:
             self._refuse("retention", "must be at least 1h")
         if 0 < self.max_database_bytes < LEAST_DATABASE_BYTES:
             self._refuse("max_database_bytes", f"must be 0 or at least {LEAST_DATABASE_BYTES}")
+
+    def _require_schema_name(self) -> None:
+        name = self.database_schema
+        if name.startswith("pg_") or "\0" in name or len(name.encode()) > _MAX_NAME_BYTES:
+            problem = f"must be at most {_MAX_NAME_BYTES} bytes long and must not begin with pg_"
+            self._refuse("database_schema", problem)
 
     def _require_together(self, name: str, other: str) -> None:
         if getattr(self, name) and not getattr(self, other):
@@ -377,7 +398,7 @@ def _build(values: dict[str, Any]) -> Settings:
 def _with_password(url: str, path: Path) -> str:
     """The URL with the password that the file holds."""
     variable = variable_name("database_password_file")
-    if not url.startswith(("postgresql://", "postgres://")):
+    if not url.startswith(_POSTGRES_URLS):
         raise InvalidSetting(variable, "is for PostgreSQL: MSGTRACE_DATABASE_URL names another")
     if mask_password(url) != url:
         raise InvalidSetting(

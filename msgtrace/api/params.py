@@ -9,7 +9,8 @@ Text is bounded and otherwise passed on as it is. Not here: which endpoint takes
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from starlette.requests import Request
@@ -18,8 +19,16 @@ from msgtrace.api.cursors import parse_cursor
 from msgtrace.errors import InvalidParameter
 from msgtrace.model.search import DEFAULT_LIMIT, MAX_LIMIT, Cursor, TraceFilter, TraceSearch
 from msgtrace.model.session import SessionSearch
-from msgtrace.model.span import SPAN_ID_BYTES, TRACE_ID_BYTES, SpanId, TraceId
+from msgtrace.model.span import (
+    DEFAULT_TENANT,
+    SPAN_ID_BYTES,
+    TRACE_ID_BYTES,
+    SpanId,
+    TenantId,
+    TraceId,
+)
 from msgtrace.model.units import KIB, MAX_INT64, NS_PER_MS, parse_time_ns
+from msgtrace.otlp.encodings import JSON, PROTOBUF
 
 MAX_TEXT_BYTES = KIB
 MAX_ATTRIBUTES = 16
@@ -45,7 +54,9 @@ FILTER_PARAMETERS = frozenset(
     }
 )
 PAGE_PARAMETERS = frozenset({"limit", "cursor", "offset"})
+EXPORT_PARAMETERS = frozenset({"limit", "cursor", "format"})
 REPEATABLE = frozenset({"attr"})
+ENCODINGS = (JSON, PROTOBUF)
 
 _HEX = re.compile(r"[0-9a-fA-F]*")
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
@@ -56,6 +67,11 @@ _TIME_WANTED = (
     "or Unix nanoseconds, from 1970 to 2262"
 )
 _SHOWN_NAME_LENGTH = 64
+
+
+def tenant_id(request: Request) -> TenantId:
+    """Whose traces the request may see: the one place that decides it."""
+    return DEFAULT_TENANT
 
 
 def trace_id(request: Request) -> TraceId:
@@ -133,6 +149,31 @@ def trace_search(request: Request) -> TraceSearch:
         limit=_integer(values, "limit", DEFAULT_LIMIT, at_least=1, at_most=MAX_LIMIT),
         after=_cursor(values),
         offset=_integer(values, "offset", 0, at_least=0, at_most=MAX_INT64),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportQuestion:
+    """What is exported, and in which encoding.
+
+    limit: how many traces one reply has at most, None for all of them.
+    """
+
+    filter: TraceFilter
+    after: Cursor | None
+    limit: int | None
+    encoding: str
+
+
+def export_question(request: Request) -> ExportQuestion:
+    """Filter, place and encoding of an export."""
+    values = _single_values(request, FILTER_PARAMETERS | EXPORT_PARAMETERS)
+    has_limit = "limit" in values
+    return ExportQuestion(
+        filter=_filter(request, values),
+        after=_cursor(values),
+        limit=_integer(values, "limit", 0, at_least=1, at_most=MAX_LIMIT) if has_limit else None,
+        encoding=_choice(values, "format", ENCODINGS),
     )
 
 
@@ -218,6 +259,14 @@ def _boolean(values: Mapping[str, str], name: str) -> bool | None:
     if text not in (None, "true", "false"):
         raise InvalidParameter(name, "must be true or false")
     return None if text is None else text == "true"
+
+
+def _choice(values: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
+    """One of the choices, the first by default."""
+    text = values.get(name, choices[0])
+    if text not in choices:
+        raise InvalidParameter(name, f"must be {' or '.join(choices)}")
+    return text
 
 
 def _integer(

@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from msgtrace.api import params, views
 from msgtrace.errors import TraceNotFound
-from msgtrace.model.span import DEFAULT_TENANT, TenantId
 from msgtrace.model.trace import Trace
 from msgtrace.query.tree import build_forest
 from msgtrace.query.usage import fold_wrappers, with_usage
@@ -25,7 +24,7 @@ from msgtrace.storage.protocol import Storage
 async def find_traces(request: Request) -> Response:
     """GET /api/v1/traces"""
     search = params.trace_search(request)
-    page = await storage_of(request).find_traces(tenant_of(request), search)
+    page = await storage_of(request).find_traces(params.tenant_id(request), search)
     return json_response(views.trace_page(search, page))
 
 
@@ -47,7 +46,7 @@ async def delete_trace(request: Request) -> Response:
     """DELETE /api/v1/traces/{trace_id}"""
     params.refuse_all(request)
     trace_id = params.trace_id(request)
-    if not await storage_of(request).delete_trace(tenant_of(request), trace_id):
+    if not await storage_of(request).delete_trace(params.tenant_id(request), trace_id):
         raise TraceNotFound(trace_id.hex())
     return Response(status_code=204)
 
@@ -56,7 +55,9 @@ async def delete_traces(request: Request) -> Response:
     """DELETE /api/v1/traces"""
     trace_filter = params.deletion_filter(request)
     return json_response(
-        views.deleted(await storage_of(request).delete_traces(tenant_of(request), trace_filter))
+        views.deleted(
+            await storage_of(request).delete_traces(params.tenant_id(request), trace_filter)
+        )
     )
 
 
@@ -64,7 +65,7 @@ async def get_stats(request: Request) -> Response:
     """GET /api/v1/stats"""
     trace_filter = params.trace_filter(request)
     return json_response(
-        views.stats(await storage_of(request).get_stats(tenant_of(request), trace_filter))
+        views.stats(await storage_of(request).get_stats(params.tenant_id(request), trace_filter))
     )
 
 
@@ -72,7 +73,7 @@ async def list_services(request: Request) -> Response:
     """GET /api/v1/services"""
     params.refuse_all(request)
     return json_response(
-        views.services(await storage_of(request).list_services(tenant_of(request)))
+        views.services(await storage_of(request).list_services(params.tenant_id(request)))
     )
 
 
@@ -82,7 +83,7 @@ async def list_operations(request: Request) -> Response:
     service_name = params.service_name(request)
     return json_response(
         views.operations(
-            await storage_of(request).list_operations(tenant_of(request), service_name)
+            await storage_of(request).list_operations(params.tenant_id(request), service_name)
         )
     )
 
@@ -90,7 +91,7 @@ async def list_operations(request: Request) -> Response:
 async def get_stored_trace(request: Request) -> Trace:
     """The trace of the path. Raises TraceNotFound."""
     trace_id = params.trace_id(request)
-    trace = await storage_of(request).get_trace(tenant_of(request), trace_id)
+    trace = await storage_of(request).get_trace(params.tenant_id(request), trace_id)
     if trace is None:
         raise TraceNotFound(trace_id.hex())
     return trace
@@ -99,11 +100,6 @@ async def get_stored_trace(request: Request) -> Trace:
 def _tree(trace: Trace, folds_wrappers: bool) -> bytes:
     roots = with_usage(build_forest(trace.spans), trace.usages)
     return views.trace_tree(trace, fold_wrappers(roots) if folds_wrappers else roots)
-
-
-def tenant_of(request: Request) -> TenantId:
-    """Whose traces the request may see: the one place that decides it."""
-    return DEFAULT_TENANT
 
 
 def storage_of(request: Request) -> Storage:

@@ -7,6 +7,7 @@ Not here: what a reply means (`cli.replies`) and how it looks.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import ssl
@@ -14,7 +15,9 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +47,10 @@ class QueryServiceError(click.ClickException):
         super().__init__(clean(sentence, max_chars=2_000))
 
 
+class QueryServiceAway(QueryServiceError):
+    """It may give what was asked when it is asked again."""
+
+
 def local_host(settings: Settings) -> str:
     """Where the ports of these settings are reached from this machine."""
     return _ANY_ADDRESS.get(settings.host, settings.host)
@@ -54,6 +61,14 @@ def service_url(settings: Settings) -> str:
     host = local_host(settings)
     scheme = "https" if settings.tls_cert_file else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedReply:
+    """A reply under way. Its chunks raise QueryServiceError, QueryServiceAway if it breaks off."""
+
+    headers: Message
+    chunks: Iterator[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,17 @@ class QueryService:
         """As `get`; what a call that ran out of time has deleted is unknown."""
         return self._call("DELETE", path, parameters or [])
 
+    @contextlib.contextmanager
+    def stream(self, path: str, parameters: Parameters) -> Iterator[StreamedReply]:
+        """A successful reply that is read as it comes. Raises QueryServiceError.
+
+        The time limit bounds each wait for more of it, not the whole.
+        """
+        with self._explained():
+            response = self._open(self._request("GET", path, parameters), self.timeout_s)
+        with response:
+            yield StreamedReply(response.headers, self._chunks(response))
+
     def decode(self, body: bytes, kind: type[Reply]) -> Reply:
         """The reply as `kind`. Raises QueryServiceError if it is not what the API documents."""
         try:
@@ -83,20 +109,53 @@ class QueryService:
             raise self._stranger("its reply is not msgtrace's JSON") from error
 
     def _call(self, method: str, path: str, parameters: Parameters) -> bytes:
+        deadline = time.monotonic() + self.timeout_s
+        request = self._request(method, path, parameters)
+        with self._explained(), self._open(request, self.timeout_s) as response:
+            body = _read_body(response, deadline)
+            if response.length:
+                raise http.client.IncompleteRead(body, response.length)
+            return body
+
+    def _request(self, method: str, path: str, parameters: Parameters) -> urllib.request.Request:
         query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
-        request = urllib.request.Request(  # noqa: S310 - service_options takes http and https only
+        return urllib.request.Request(  # noqa: S310 - service_options takes http and https only
             f"{self.url}{path}{query}",
             method=method,
             headers={"Accept": "application/json", "User-Agent": "msgtrace"},
         )
+
+    def _open(self, request: urllib.request.Request, timeout_s: float) -> http.client.HTTPResponse:
+        deadline = time.monotonic() + timeout_s
+        opener = build_opener(self.url, self.client_cert)
         try:
-            return self._exchange(request)
+            response: http.client.HTTPResponse = opener.open(request, timeout=timeout_s)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refusal(error.code, _read_body(error, deadline)) from error
+        return response
+
+    def _chunks(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        while True:
+            with self._explained():
+                chunk = response.read1(_CHUNK_BYTES)
+                if not chunk and response.length:
+                    raise http.client.IncompleteRead(chunk, response.length)
+            if not chunk:
+                return
+            yield chunk
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Every error of an exchange as a QueryServiceError."""
+        try:
+            yield
         except TimeoutError as error:
             raise self._too_slow() from error
         except urllib.error.URLError as error:
             raise self._explain(error) from error
         except http.client.IncompleteRead as error:
-            raise QueryServiceError(f"the reply of {self.url} broke off") from error
+            raise QueryServiceAway(f"the reply of {self.url} broke off") from error
         except http.client.RemoteDisconnected as error:
             raise self._hung_up() from error
         except http.client.HTTPException as error:
@@ -104,40 +163,12 @@ class QueryService:
         except (OSError, ValueError) as error:
             raise self._absent(error) from error
 
-    def _exchange(self, request: urllib.request.Request) -> bytes:
-        deadline = time.monotonic() + self.timeout_s
-        opener = urllib.request.build_opener(*self._proxy_handlers(), *self._tls_handlers())
-        try:
-            response = opener.open(request, timeout=self.timeout_s)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._refusal(error.code, _read_body(error, deadline)) from error
-        with response:
-            body = _read_body(response, deadline)
-            if response.length:
-                raise http.client.IncompleteRead(body, response.length)
-            return body
-
-    def _proxy_handlers(self) -> list[urllib.request.BaseHandler]:
-        host = urllib.parse.urlsplit(self.url).hostname or ""
-        return [urllib.request.ProxyHandler({})] if _is_loopback(host) else []
-
-    def _tls_handlers(self) -> list[urllib.request.BaseHandler]:
-        if not self.url.startswith("https:"):
-            return []
-        context = ssl.create_default_context()  # trusts SSL_CERT_FILE, or what the system trusts
-        if self.client_cert is not None:
-            try:
-                context.load_cert_chain(self.client_cert)
-            except OSError as error:
-                raise QueryServiceError(
-                    f"{self.client_cert} is no PEM file with a certificate and its key"
-                ) from error
-        return [urllib.request.HTTPSHandler(context=context)]
-
     def _refusal(self, status: int, body: bytes) -> QueryServiceError:
+        kind = (
+            QueryServiceAway if status == http.HTTPStatus.SERVICE_UNAVAILABLE else QueryServiceError
+        )
         try:
-            return QueryServiceError(msgspec.json.decode(body, type=ErrorReply).detail)
+            return kind(msgspec.json.decode(body, type=ErrorReply).detail)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._stranger(f"it replied with status {status}")
 
@@ -161,7 +192,7 @@ class QueryService:
         if isinstance(reason, ssl.SSLError):
             return self._distrust(reason)
         said = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
-        return QueryServiceError(
+        return QueryServiceAway(
             f"no msgtrace query service at {self.url} ({said[:1].lower()}{said[1:]});"
             " start one with `msgtrace start` or give --url"
         )
@@ -173,10 +204,10 @@ class QueryService:
             if is_secure
             else "it speaks TLS, write https:// in --url"
         )
-        return QueryServiceError(f"{self.url} closed the connection without a reply; if {cause}")
+        return QueryServiceAway(f"{self.url} closed the connection without a reply; if {cause}")
 
     def _too_slow(self) -> QueryServiceError:
-        return QueryServiceError(
+        return QueryServiceAway(
             f"the query service at {self.url} did not answer within {self.timeout_s:g} s;"
             " narrow the question or give it longer with --timeout"
         )
@@ -186,6 +217,27 @@ class QueryService:
             f"what answers at {self.url} is not a msgtrace query service: {observation};"
             " give its address with --url"
         )
+
+
+def build_opener(url: str, client_cert: Path | None) -> urllib.request.OpenerDirector:
+    """What opens `url`: past proxies on this machine, with the certificate if there is one.
+
+    Raises QueryServiceError for a file that holds none.
+    """
+    handlers: list[urllib.request.BaseHandler] = []
+    if _is_loopback(urllib.parse.urlsplit(url).hostname or ""):
+        handlers.append(urllib.request.ProxyHandler({}))
+    if url.startswith("https:"):
+        context = ssl.create_default_context()  # trusts SSL_CERT_FILE, or what the system trusts
+        if client_cert is not None:
+            try:
+                context.load_cert_chain(client_cert)
+            except OSError as error:
+                raise QueryServiceError(
+                    f"{client_cert} is no PEM file with a certificate and its key"
+                ) from error
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    return urllib.request.build_opener(*handlers)
 
 
 def _read_body(

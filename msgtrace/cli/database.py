@@ -20,7 +20,7 @@ from msgtrace.storage.protocol import Storage
 
 T = TypeVar("T")
 
-DATABASE_FIELDS = ("database_url", "database_password_file", "connect_timeout_s")
+DATABASE_FIELDS = ("database_url", "database_password_file", "database_schema", "connect_timeout_s")
 
 database_options = settings_options(only=DATABASE_FIELDS)
 

@@ -10,7 +10,9 @@ import click
 
 from msgtrace.cli.clear import clear
 from msgtrace.cli.explain import settings
+from msgtrace.cli.export_traces import export_traces
 from msgtrace.cli.group import CONTEXT_SETTINGS, CommandGroup, version_option
+from msgtrace.cli.import_traces import import_traces
 from msgtrace.cli.read import list_traces, show, stats
 from msgtrace.cli.ready import ready
 from msgtrace.cli.serve import collector, query, start
@@ -36,6 +38,8 @@ for _command in (
     tail,
     sessions,
     stats,
+    export_traces,
+    import_traces,
     clear,
     settings,
     ready,

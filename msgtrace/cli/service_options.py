@@ -39,15 +39,15 @@ def service_options(*, timeout_s: float) -> Decorator:
                 command(*args, service=service, **kwargs)
 
         decorated: Callable[..., None] = with_service
-        timeout_option = _timeout_option(timeout_s)
-        for option in (config_option, json_option, timeout_option, _cert_option, _url_option):
+        wait_option = timeout_option(timeout_s)
+        for option in (config_option, json_option, wait_option, cert_option, _url_option):
             decorated = option(decorated)
         return decorated
 
     return decorate
 
 
-def _read_url(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+def read_url(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
     """The URL without a trailing slash; `host:port` alone means http."""
     if text is None:
         return None
@@ -111,12 +111,12 @@ def _has_local_database(settings: Settings) -> bool:
 _url_option = click.option(
     "--url",
     metavar="URL",
-    callback=_read_url,
+    callback=read_url,
     help="Address of the query service; by default that of the settings, on this machine."
     " Where none runs, a SQLite file is read without one.",
 )
 
-_cert_option = click.option(
+cert_option = click.option(
     "--client-cert",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -124,12 +124,13 @@ _cert_option = click.option(
 )
 
 
-def _timeout_option(default_s: float) -> Decorator:
+def timeout_option(default_s: float, help: str = "How long to wait for an answer.") -> Decorator:
+    """`--timeout`, in seconds."""
     return click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True, max=86_400),
         default=default_s,
         show_default=True,
         metavar="SECONDS",
-        help="How long to wait for an answer.",
+        help=help,
     )

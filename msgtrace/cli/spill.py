@@ -57,7 +57,7 @@ def spill() -> None:
 
 
 @spill.command("list")
-@settings_options(only=("database_url", "database_password_file", "spill_dir"))
+@settings_options(only=("database_url", "database_password_file", "database_schema", "spill_dir"))
 @json_option
 def list_spills(source: SettingsSource, as_json: bool) -> None:
     """Show every spill file: of which database, whether in use, and what it holds."""
@@ -76,6 +76,7 @@ def list_spills(source: SettingsSource, as_json: bool) -> None:
     only=(
         "database_url",
         "database_password_file",
+        "database_schema",
         "connect_timeout_s",
         "spill_dir",
         "max_dead_letter_bytes",
@@ -95,7 +96,9 @@ def drain(source: SettingsSource, folder: Path | None) -> None:
     the database refuses becomes a dead letter: `msgtrace-admin dead-letters list`.
     """
     settings = source.read()
-    chosen = folder or folder_of(settings.spill_dir, settings.database_url)
+    chosen = folder or folder_of(
+        settings.spill_dir, settings.database_url, settings.database_schema
+    )
     if not spill_files(chosen):
         click.echo(f"No spill in {clean(str(chosen))}.")
         return
@@ -126,7 +129,7 @@ def export(source: SettingsSource, folder: Path) -> None:
 
 def spill_rows(settings: Settings) -> list[SpillRow]:
     """Every spill file below the settings' folder. Raises StorageUnavailable, OSError."""
-    own = folder_of(settings.spill_dir, settings.database_url)
+    own = folder_of(settings.spill_dir, settings.database_url, settings.database_schema)
     now_ns = time.time_ns()
     rows = []
     for folder in spill_folders(settings.spill_dir):

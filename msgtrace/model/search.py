@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from msgtrace.model.span import TraceId
 from msgtrace.model.trace import TraceSummary
@@ -18,6 +19,20 @@ class Cursor:
 
     start_time_ns: int
     trace_id: TraceId
+
+
+class TracePlace(NamedTuple):
+    """Where a trace stands in the list, and where its spans are: between its start and its end."""
+
+    start_time_ns: int
+    trace_id: TraceId
+    end_time_ns: int
+    span_count: int
+
+    @property
+    def cursor(self) -> Cursor:
+        """The place after it."""
+        return Cursor(self.start_time_ns, self.trace_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,7 +79,8 @@ async def open_pipeline(
             return
         async with (
             Spill.open(
-                folder_of(settings.spill_dir, settings.database_url), settings.max_spill_bytes
+                folder_of(settings.spill_dir, settings.database_url, settings.database_schema),
+                settings.max_spill_bytes,
             ) as spill,
             open_spilling_sink(
                 batcher,

@@ -72,4 +72,8 @@ def _scheme(settings: Settings) -> str:
         raise InvalidSetting(
             "MSGTRACE_DATABASE_URL", f"must begin with sqlite:/// or postgresql://, not {url!r}"
         )
+    if settings.database_schema and scheme in _SQLITE_SCHEMES:
+        raise InvalidSetting(
+            "MSGTRACE_DATABASE_SCHEMA", "is for PostgreSQL: MSGTRACE_DATABASE_URL names SQLite"
+        )
     return scheme

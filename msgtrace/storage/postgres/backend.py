@@ -13,7 +13,7 @@ from msgtrace.model.span import Row, TenantId, TraceId
 from msgtrace.settings import Settings
 from msgtrace.storage.dead_letters import SqlDeadLetters
 from msgtrace.storage.postgres.check import ConnectionCheck
-from msgtrace.storage.postgres.connection import WRITERS, Pool, open_pools
+from msgtrace.storage.postgres.connection import Pool, open_pools
 from msgtrace.storage.postgres.errors import translated_write_errors
 from msgtrace.storage.postgres.maintenance import PostgresMaintenance
 from msgtrace.storage.postgres.opening import Opening
@@ -44,7 +44,6 @@ class PostgresStorage(SqlReader, PostgresRebuild):
 
     backend = "postgres"
     can_be_away = True
-    writer_count = WRITERS
 
     def __init__(
         self,
@@ -60,6 +59,7 @@ class PostgresStorage(SqlReader, PostgresRebuild):
         self.maintenance = PostgresMaintenance(settings, self._read_opened, opening.require_open)
         self._opening = opening
         self._url = settings.database_url
+        self.writer_count = settings.database_writers
         self._pools = {"write": writers, "read": readers}
         self._writers = writers
         self._batch_writer = BatchWriter(writers, DayPartitions(writers, settings.retention_s))

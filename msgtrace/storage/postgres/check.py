@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import asyncpg
-
 from msgtrace.model.span import Row
 from msgtrace.settings import Settings
-from msgtrace.storage.postgres.connection import PlainConnection
+from msgtrace.storage.postgres.connection import PlainConnection, connect
 from msgtrace.storage.postgres.errors import translated_errors
 from msgtrace.storage.postgres.reader import fetch_each
 from msgtrace.storage.reader import Statement
@@ -25,7 +23,7 @@ class ConnectionCheck:
     """Keeps one connection, made when first needed and anew after any trouble."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.database_url
+        self._settings = settings
         self._connection: PlainConnection | None = None
         self._turn = asyncio.Lock()
 
@@ -47,10 +45,8 @@ class ConnectionCheck:
 
     async def _connected(self) -> PlainConnection:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(
-                self._url,
-                timeout=TIMEOUT_S,
-                server_settings={"application_name": "msgtrace check"},
+            self._connection = await connect(
+                self._settings, timeout_s=TIMEOUT_S, application_name="msgtrace check"
             )
         return self._connection
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import TypeAlias
 
 import asyncpg
+from asyncpg.types import ServerVersion
 
 from msgtrace.errors import DatabaseUnusable
 from msgtrace.settings import Settings, mask_password
@@ -17,8 +18,8 @@ from msgtrace.storage.postgres.errors import is_retryable
 
 logger = logging.getLogger(__name__)
 
-WRITERS = 2
-READERS = 8
+OLDEST_VERSION = 14
+"""The oldest major version of PostgreSQL that this is tested with."""
 
 WRITE_TIMEOUT_S = 30.0
 """How long one statement of a write may take before the write counts as failed."""
@@ -28,6 +29,9 @@ CLOSE_TIMEOUT_S = 1.0
 
 _RETRY_DELAY_S = 0.5
 _LEAST_TRY_S = 0.1
+
+_MARK = "msgtrace.session"
+"""A setting of no meaning to PostgreSQL: if it arrives, so do those that matter."""
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 PlainConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -45,10 +49,12 @@ _NEVER_RIGHT = (
 async def open_pools(settings: Settings) -> AsyncIterator[tuple[Pool, Pool]]:
     """A pool to write and a pool to read; connections are made when first needed."""
     async with (
-        _pool(settings, max_size=WRITERS, command_timeout=WRITE_TIMEOUT_S) as writers,
+        _pool(
+            settings, max_size=settings.database_writers, command_timeout=WRITE_TIMEOUT_S
+        ) as writers,
         _pool(
             settings,
-            max_size=READERS,
+            max_size=settings.database_readers,
             command_timeout=settings.query_timeout_s + 5,
             server_settings={"statement_timeout": str(round(settings.query_timeout_s * 1000))},
         ) as readers,
@@ -56,19 +62,54 @@ async def open_pools(settings: Settings) -> AsyncIterator[tuple[Pool, Pool]]:
         yield writers, readers
 
 
+async def connect(
+    settings: Settings,
+    *,
+    timeout_s: float = 60.0,
+    command_timeout_s: float | None = None,
+    **session: str,
+) -> PlainConnection:
+    """A connection of its own. session: what differs from the session of the pools."""
+    return await asyncpg.connect(
+        settings.database_url,
+        timeout=timeout_s,
+        command_timeout=command_timeout_s,
+        server_settings=session_settings(settings) | session,
+    )
+
+
+def session_settings(settings: Settings) -> dict[str, str]:
+    """What holds on every connection for as long as it lives."""
+    session = {
+        "application_name": "msgtrace",
+        # An acknowledged span is on disk, whatever the server's default is.
+        "synchronous_commit": "on",
+    }
+    if settings.database_schema:
+        session["search_path"] = quoted_name(settings.database_schema)
+    return session
+
+
+def quoted_name(name: str) -> str:
+    """An identifier as SQL text."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 async def wait_until_reachable(settings: Settings) -> None:
     """Return once the database accepts a connection.
 
-    Raises DatabaseUnusable after `connect_timeout_s`, or at once if waiting cannot help.
+    Raises DatabaseUnusable after `connect_timeout_s`, or at once if waiting cannot help: the
+    database is none that msgtrace works with, or not the one that was meant.
     """
     deadline = time.monotonic() + settings.connect_timeout_s
     url = mask_password(settings.database_url)
     while True:
         try:
-            left_s = max(deadline - time.monotonic(), _LEAST_TRY_S)
-            connection = await asyncpg.connect(settings.database_url, timeout=min(5, left_s))
+            await _try_out(settings, min(5, max(deadline - time.monotonic(), _LEAST_TRY_S)))
         except _NEVER_RIGHT as error:
             raise DatabaseUnusable(f"cannot use {url}: {error}") from error
+        except asyncpg.ProtocolViolationError as error:
+            raise DatabaseUnusable(_pooler_sentence(url)) from error
         except ValueError as error:
             # Not its text: of a password with a bare "/" it quotes the beginning, taken for a port.
             problem = "percent-encode special characters in user and password"
@@ -81,8 +122,41 @@ async def wait_until_reachable(settings: Settings) -> None:
             logger.warning("database_unreachable", extra={"url": url, "reason": reason})
             await asyncio.sleep(_RETRY_DELAY_S)
         else:
-            await connection.close()
             return
+
+
+async def _try_out(settings: Settings, timeout_s: float) -> None:
+    """Connect once as the pools will. Raises DatabaseUnusable, and what asyncpg raises."""
+    connection = await asyncpg.connect(
+        settings.database_url,
+        timeout=timeout_s,
+        server_settings=session_settings(settings) | {_MARK: "own"},
+    )
+    try:
+        url = mask_password(settings.database_url)
+        require_supported(connection.get_server_version(), url)
+        mark = await connection.fetchval("SELECT current_setting($1, true)", _MARK)
+        if mark != "own":
+            raise DatabaseUnusable(_pooler_sentence(url))
+    finally:
+        await connection.close()
+
+
+def require_supported(version: ServerVersion, url: str) -> None:
+    """Raise DatabaseUnusable for a server that is too old."""
+    if version.major < OLDEST_VERSION:
+        raise DatabaseUnusable(
+            f"{url} is PostgreSQL {version.major}; msgtrace works with"
+            f" {OLDEST_VERSION} and newer: upgrade the server, or use another"
+        )
+
+
+def _pooler_sentence(url: str) -> str:
+    return (
+        f"{url} leads to a connection pooler such as PgBouncer, which drops what a session sets;"
+        " msgtrace needs sessions of its own, to commit durably: name PostgreSQL itself."
+        " MSGTRACE_DATABASE_WRITERS and MSGTRACE_DATABASE_READERS bound its connections"
+    )
 
 
 @contextlib.asynccontextmanager
@@ -99,9 +173,7 @@ async def _pool(
         max_size=max_size,
         command_timeout=command_timeout,
         timeout=5,
-        # An acknowledged span is on disk, whatever the server's default is.
-        server_settings={"application_name": "msgtrace", "synchronous_commit": "on"}
-        | (server_settings or {}),
+        server_settings=session_settings(settings) | (server_settings or {}),
     )
     try:
         yield pool

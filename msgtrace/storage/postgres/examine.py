@@ -7,10 +7,8 @@ import time
 from msgtrace.model.maintenance import Finding, ok, problem, warning
 from msgtrace.model.units import NS_PER_DAY, NS_PER_S
 from msgtrace.storage.migrate import expected_indexes
-from msgtrace.storage.postgres.connection import READERS, WRITERS, PlainConnection
+from msgtrace.storage.postgres.connection import OLDEST_VERSION, PlainConnection
 from msgtrace.storage.postgres.partitions import DAYS_AHEAD, DAYS_BACK, list_day_partitions
-
-LEAST_VERSION = 14
 
 CLOCK_WARNING_S = 1.0
 CLOCK_PROBLEM_S = 60.0
@@ -18,8 +16,8 @@ CLOCK_PROBLEM_S = 60.0
 DEFAULT_ROWS = 100_000
 """With more spans in the default partition, each new day's partition takes noticeably long."""
 
-_NEEDED_CONNECTIONS = WRITERS + READERS + 2
-"""Of a collector, beside those of maintenance and of the readiness check."""
+_OWN_CONNECTIONS = 2
+"""Of a collector beside its pools: of maintenance and of the readiness check."""
 
 _INDEXES = """
 SELECT class.relname AS name, index.indrelid::regclass::text AS table_name, index.indisvalid
@@ -69,8 +67,11 @@ SELECT pg_stat_get_live_tuples('traces'::regclass), pg_stat_get_dead_tuples('tra
 _MANY_DEAD_ROWS = 100_000
 
 
-async def examine_server(connection: PlainConnection) -> list[Finding]:
-    """All checks of the server and of our tables; changes nothing."""
+async def examine_server(connection: PlainConnection, pooled: int) -> list[Finding]:
+    """All checks of the server and of our tables; changes nothing.
+
+    pooled: how many connections the pools of a collector have.
+    """
     return [
         await _version(connection),
         await _durability(connection),
@@ -78,7 +79,7 @@ async def examine_server(connection: PlainConnection) -> list[Finding]:
         await _rights(connection),
         await _indexes(connection),
         *await _partitions(connection),
-        await _room_for_connections(connection),
+        await _room_for_connections(connection, pooled + _OWN_CONNECTIONS),
         await _dead_rows(connection),
     ]
 
@@ -86,8 +87,8 @@ async def examine_server(connection: PlainConnection) -> list[Finding]:
 async def _version(connection: PlainConnection) -> Finding:
     version = await connection.fetchval("SELECT current_setting('server_version')")
     number = await connection.fetchval("SELECT current_setting('server_version_num')::int")
-    if number < LEAST_VERSION * 10_000:
-        return problem("version", f"PostgreSQL {version}", f"upgrade to {LEAST_VERSION} or newer")
+    if number < OLDEST_VERSION * 10_000:
+        return problem("version", f"PostgreSQL {version}", f"upgrade to {OLDEST_VERSION} or newer")
     return ok("version", f"PostgreSQL {version}; no extension is needed")
 
 
@@ -206,12 +207,12 @@ def _default_partition(rows: int) -> Finding:
     return ok("default partition", f"about {rows:,} spans")
 
 
-async def _room_for_connections(connection: PlainConnection) -> Finding:
+async def _room_for_connections(connection: PlainConnection, needed: int) -> Finding:
     free = await connection.fetchval(_CONNECTIONS)
-    if free < _NEEDED_CONNECTIONS:
+    if free < needed:
         return warning(
             "connections",
-            f"{free} are free; a collector takes up to {_NEEDED_CONNECTIONS}",
+            f"{free} are free; a collector takes up to {needed}",
             "raise max_connections",
         )
     return ok("connections", f"{free} are free")

@@ -19,7 +19,7 @@ from msgtrace.model.maintenance import (
 from msgtrace.model.span import TraceId
 from msgtrace.model.units import NS_PER_DAY
 from msgtrace.settings import Settings
-from msgtrace.storage.postgres.connection import PlainConnection
+from msgtrace.storage.postgres.connection import PlainConnection, connect
 from msgtrace.storage.postgres.errors import translated_errors, translated_write_errors
 from msgtrace.storage.postgres.examine import examine_server
 from msgtrace.storage.postgres.partitions import list_day_partitions, make_partition, quoted
@@ -65,7 +65,7 @@ class PostgresMaintenance:
     """
 
     def __init__(self, settings: Settings, read: ReadSql, require_open: Callable[[], None]) -> None:
-        self._url = settings.database_url
+        self._settings = settings
         self._read = read
         self._require_open = require_open
 
@@ -158,7 +158,8 @@ class PostgresMaintenance:
         """See Maintenance."""
         async with self._connected() as connection:
             with translated_errors():
-                return await examine_server(connection)
+                pooled = self._settings.database_writers + self._settings.database_readers
+                return await examine_server(connection, pooled)
 
     async def sample_drift(self, trace_count: int) -> tuple[int, list[TraceId]]:
         """See Maintenance."""
@@ -171,15 +172,13 @@ class PostgresMaintenance:
     ) -> AsyncIterator[PlainConnection]:
         self._require_open()
         with translated_errors():
-            connection = await asyncpg.connect(
-                self._url,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=timeout_s,
-                server_settings={
-                    "application_name": "msgtrace maintenance",
-                    # What a crash undoes of a purge is purged again.
-                    "synchronous_commit": "off",
-                },
+            connection = await connect(
+                self._settings,
+                timeout_s=CONNECT_TIMEOUT_S,
+                command_timeout_s=timeout_s,
+                application_name="msgtrace maintenance",
+                # What a crash undoes of a purge is purged again.
+                synchronous_commit="off",
             )
         try:
             yield connection

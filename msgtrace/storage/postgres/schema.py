@@ -10,7 +10,12 @@ import asyncpg
 from msgtrace.errors import DatabaseUnusable
 from msgtrace.settings import Settings
 from msgtrace.storage.migrate import pending_migrations, require_none_pending
-from msgtrace.storage.postgres.connection import PlainConnection, wait_until_reachable
+from msgtrace.storage.postgres.connection import (
+    PlainConnection,
+    connect,
+    quoted_name,
+    wait_until_reachable,
+)
 from msgtrace.storage.postgres.errors import translated_errors
 
 _FOREIGN = (
@@ -42,7 +47,7 @@ async def migrate_postgres(settings: Settings) -> list[str]:
         # Look first without the lock: a start on a current schema must not wait for anybody.
         if not pending_migrations("postgres", await _applied(connection)):
             return []
-        return await _apply_pending(connection)
+        return await _apply_pending(connection, settings.database_schema)
 
 
 async def require_current(settings: Settings) -> None:
@@ -55,7 +60,7 @@ async def require_current(settings: Settings) -> None:
 async def _connected(settings: Settings) -> AsyncIterator[PlainConnection]:
     await wait_until_reachable(settings)
     with translated_errors():
-        connection = await asyncpg.connect(settings.database_url)
+        connection = await connect(settings)
         try:
             yield connection
         except asyncpg.InsufficientPrivilegeError as error:
@@ -68,9 +73,10 @@ async def _connected(settings: Settings) -> AsyncIterator[PlainConnection]:
             await connection.close()
 
 
-async def _apply_pending(connection: PlainConnection) -> list[str]:
+async def _apply_pending(connection: PlainConnection, schema: str) -> list[str]:
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", SCHEMA_LOCK)
+        await _ensure_schema(connection, schema)
         await connection.execute(_CREATE_TABLE)
         pending = pending_migrations("postgres", await _applied(connection))
         for migration in pending:
@@ -82,6 +88,13 @@ async def _apply_pending(connection: PlainConnection) -> list[str]:
                 migration.checksum,
             )
     return [migration.name for migration in pending]
+
+
+async def _ensure_schema(connection: PlainConnection, name: str) -> None:
+    """Make it if it is absent: a user who may make none can be given one."""
+    is_there = "SELECT true FROM pg_namespace WHERE nspname = $1"
+    if name and not await connection.fetchval(is_there, name):
+        await connection.execute(f"CREATE SCHEMA {quoted_name(name)}")
 
 
 async def _applied(connection: PlainConnection) -> dict[int, str]:

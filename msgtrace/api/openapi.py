@@ -32,7 +32,7 @@ _STATUS_TEXTS = {
     200: "Done.",
     204: "Done; there is nothing more to say.",
     400: "A parameter is unknown or wrong.",
-    404: "There is no such trace.",
+    404: "What the path names is not stored.",
     503: "The database does not answer, or the read ran too long. Ask again after Retry-After.",
 }
 

@@ -15,7 +15,16 @@ from msgspec import Raw
 
 from msgtrace.api import params
 from msgtrace.api.export import NEXT_CURSOR, SPAN_COUNT, TRACE_COUNT
-from msgtrace.api.replies import OperationView, PageView, StatsView, TraceView, TreeView
+from msgtrace.api.replies import (
+    ConversationView,
+    OperationView,
+    PageView,
+    SessionDetailView,
+    SessionPageView,
+    StatsView,
+    TraceView,
+    TreeView,
+)
 
 
 class ServicesReply(msgspec.Struct):
@@ -106,7 +115,7 @@ class Documented:
 
 _FILTERS: Final = tuple(sorted(params.FILTER_PARAMETERS))
 _ONE_TRACE: Final = ("trace_id",)
-_OF_TRACE: Final = (400, 404, 503)
+_OF_ONE: Final = (400, 404, 503)
 
 OPERATIONS: Final[Mapping[tuple[str, str], Documented]] = {
     ("GET", "/api/v1/traces"): Documented(
@@ -140,23 +149,49 @@ OPERATIONS: Final[Mapping[tuple[str, str], Documented]] = {
         description="Its summary and all its spans, ordered by start, then span id.",
         parameters=_ONE_TRACE,
         reply=TraceView,
-        statuses=_OF_TRACE,
+        statuses=_OF_ONE,
     ),
     ("DELETE", "/api/v1/traces/{trace_id}"): Documented(
         summary="Delete a trace",
         parameters=_ONE_TRACE,
         status=204,
-        statuses=_OF_TRACE,
+        statuses=_OF_ONE,
     ),
     ("GET", "/api/v1/traces/{trace_id}/tree"): Documented(
         summary="Get a trace as a tree",
-        description="A forest in which every stored span stands once, siblings ordered by start.",
-        parameters=_ONE_TRACE,
+        description="A forest in which every stored span stands once, siblings ordered by start,"
+        " each with the tokens and the cost of all beneath it.",
+        parameters=(*_ONE_TRACE, "fold"),
         reply=TreeView,
-        statuses=_OF_TRACE,
+        statuses=_OF_ONE,
+    ),
+    ("GET", "/api/v1/traces/{trace_id}/spans/{span_id}/messages"): Documented(
+        summary="Get what was said in a model call or a tool call",
+        description="In one form for all conventions. Nothing recorded is empty lists.",
+        parameters=(*_ONE_TRACE, "span_id"),
+        reply=ConversationView,
+        statuses=_OF_ONE,
+    ),
+    ("GET", "/api/v1/sessions"): Documented(
+        summary="List sessions",
+        description="The one with the newest trace first. user_id is of any of its traces, start"
+        " and end are of its newest trace, limit counts sessions.",
+        parameters=("user_id", "start", "end", "limit", "cursor"),
+        reply=SessionPageView,
+    ),
+    ("GET", "/api/v1/sessions/{session_id}"): Documented(
+        summary="Get a session",
+        description="With its traces, newest start first, page by page. In the path the session's"
+        " id is percent-encoded; slashes may stay.",
+        parameters=("session_id", "limit", "cursor"),
+        reply=SessionDetailView,
+        statuses=_OF_ONE,
     ),
     ("GET", "/api/v1/stats"): Documented(
-        summary="Sum up the traces that match", parameters=_FILTERS, reply=StatsView
+        summary="Sum up the traces that match",
+        description="With tokens and cost by model, by service and by day.",
+        parameters=_FILTERS,
+        reply=StatsView,
     ),
     ("GET", "/api/v1/services"): Documented(
         summary="List services", description="Sorted.", reply=ServicesReply

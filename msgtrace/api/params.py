@@ -57,11 +57,12 @@ PAGE_PARAMETERS = frozenset({"limit", "cursor", "offset"})
 EXPORT_PARAMETERS = frozenset({"limit", "cursor", "format"})
 REPEATABLE = frozenset({"attr"})
 ENCODINGS = (JSON, PROTOBUF)
+WRAPPERS = "wrappers"
+MAX_COST = 10**15
 
 _HEX = re.compile(r"[0-9a-fA-F]*")
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _MAX_DURATION_MS = Decimal(MAX_INT64) / NS_PER_MS
-_MAX_COST = 10**15
 _TIME_WANTED = (
     "must be RFC 3339 with an offset, such as 2026-03-01T12:00:00Z (a + is %2B in a URL), "
     "or Unix nanoseconds, from 1970 to 2262"
@@ -107,8 +108,8 @@ def session_id(request: Request) -> str:
 def folds_wrappers(request: Request) -> bool:
     """Whether a tree is wanted without its wrapper spans."""
     fold = _single_values(request, frozenset({"fold"})).get("fold")
-    if fold not in (None, "wrappers"):
-        raise InvalidParameter("fold", "must be wrappers")
+    if fold not in (None, WRAPPERS):
+        raise InvalidParameter("fold", f"must be {WRAPPERS}")
     return fold is not None
 
 
@@ -302,8 +303,8 @@ def _cost(values: Mapping[str, str]) -> float | None:
     text = values.get("min_cost")
     if text is None:
         return None
-    if not _DECIMAL.fullmatch(text) or Decimal(text) > _MAX_COST:
-        raise InvalidParameter("min_cost", f"must be a number from 0 to {_MAX_COST}")
+    if not _DECIMAL.fullmatch(text) or Decimal(text) > MAX_COST:
+        raise InvalidParameter("min_cost", f"must be a number from 0 to {MAX_COST}")
     return float(text)
 
 

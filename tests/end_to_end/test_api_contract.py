@@ -45,10 +45,24 @@ ITS_OWN = ("GET", "/openapi.json")
 """What schemathesis leaves out, as it has just read it."""
 
 
+def _stored_ids(service: RunningProcess) -> list[dict[str, str]]:
+    """Of each trace its id, that of its last span, and a session."""
+    (session, *_) = service.get("/api/v1/sessions")["sessions"]
+    traces = [each["trace_id"] for each in service.get("/api/v1/traces")["traces"]]
+    return [
+        {
+            "trace_id": trace_id,
+            "span_id": service.get(f"/api/v1/traces/{trace_id}")["spans"][-1]["span_id"],
+            "session_id": session["session_id"],
+        }
+        for trace_id in traces
+    ]
+
+
 def test_every_operation_answers_as_it_is_described(service: RunningProcess) -> None:
     for name in CAPTURED:
         export(service, read(name)[1].SerializeToString())
-    traces = service.get("/api/v1/traces")["traces"]
+    stored = _stored_ids(service)
     schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
     asked = set()
 
@@ -60,9 +74,10 @@ def test_every_operation_answers_as_it_is_described(service: RunningProcess) -> 
         @some
         @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
         def ask_rightly(case: schemathesis.Case[Any]) -> None:
-            known = traces[len(str(case.query)) % len(traces)]["trace_id"]
-            if "trace_id" in case.path_parameters and case.method == "GET":
-                case.path_parameters["trace_id"] = known
+            if case.method == "GET":
+                known = stored[len(str(case.query)) % len(stored)]
+                wanted = case.path_parameters.keys() & known.keys()
+                case.path_parameters.update({name: known[name] for name in wanted})
             case.call_and_validate(checks=CHECKS)
 
         @some

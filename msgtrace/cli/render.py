@@ -38,6 +38,8 @@ PIPE_WIDTH = 100_000
 TABLE_MIN_WIDTH = 110
 """Below it a row takes two lines: an id is never cut, and little else fits beside it."""
 _MODEL_COLUMNS_WIDTH = 60
+_MODEL_HEADINGS = ("Workflow", "Models", ">Tokens in/out", ">Cost")
+"""Of which the first is left out where no trace has a workflow."""
 
 ERROR_STYLE = "bold red"
 QUIET_STYLE = "dim"
@@ -96,8 +98,9 @@ def describe_total(page: TraceList) -> str:
 
 def _trace_table(traces: Sequence[TraceSummary], *, has_models: bool) -> Table:
     table = plain_table("Start", "Trace", "Root span", "Service", ">Duration", ">Spans", ">Errors")
+    first_cell = 0 if any(trace.workflow_name for trace in traces) else 1
     if has_models:
-        _add_columns(table, "Workflow", "Models", ">Tokens in/out", ">Cost")
+        _add_columns(table, *_MODEL_HEADINGS[first_cell:])
     for trace in traces:
         cells = [
             Text(local_time(trace.start_time_unix_nano), style=QUIET_STYLE),
@@ -108,7 +111,7 @@ def _trace_table(traces: Sequence[TraceSummary], *, has_models: bool) -> Table:
             Text(f"{trace.span_count:,}"),
             _error_count(trace.error_count),
         ]
-        table.add_row(*cells, *(_model_cells(trace) if has_models else ()))
+        table.add_row(*cells, *(_model_cells(trace)[first_cell:] if has_models else ()))
     return table
 
 

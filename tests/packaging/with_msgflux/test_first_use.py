@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.processes import can_connect, free_ports, wait_until
 from tests.packaging.with_msgflux.conftest import User
-from tests.packaging.with_msgflux.test_trees import TOKENS
+from tests.packaging.with_msgflux.test_trees import COST, TOKENS
 
 pytestmark = [
     pytest.mark.packaging,
@@ -29,8 +30,13 @@ with quick_start():
     print(nn.Agent(name="calculator", model=model, tools=[add])("What is 20 + 22?"))
 """
 
-DRAWN = ["Calculator", "openai.chat", "Add", "openai.chat"]
-"""What stands in the drawn tree, in this order; wrappers between them may be folded."""
+DRAWN = [
+    "◉ Calculator ten_lines 300/42 ~0.0000702",
+    "├─ ✦ openai.chat gpt-4o-mini 120/30 ~0.000036",
+    "├─ ⚒ Add",
+    "└─ ✦ openai.chat gpt-4o-mini 180/12 ~0.0000342",
+]
+"""The tree without durations and bars: signs, models, tokens, and costs, all of them estimated."""
 
 
 def test_ten_lines_give_one_tree_at_the_command_line(user: User, tmp_path: Path) -> None:
@@ -50,11 +56,15 @@ def test_ten_lines_give_one_tree_at_the_command_line(user: User, tmp_path: Path)
     wait_until(lambda: not can_connect(port), "the server to end with its program")
     (trace,) = json.loads(msgtrace("list", "--json"))["traces"]
     assert (trace["input_tokens"], trace["output_tokens"]) == TOKENS
+    assert (trace["cost"], trace["estimated_cost"]) == (COST, COST)
     assert (trace["service_name"], trace["error_count"]) == ("ten_lines", 0)
-    drawn = msgtrace("show", trace["trace_id"])
-    places = [drawn.index(DRAWN[0])]
-    for name in DRAWN[1:]:
-        places.append(drawn.index(name, places[-1] + 1))
-    # Each below the one before, the calls and the tool deeper than the agent.
-    columns = [place - drawn.rindex("\n", 0, place) for place in places]
-    assert min(columns[1:]) > columns[0]
+    drawn = msgtrace("show", trace["trace_id"]).splitlines()
+    assert "Spans     8 (4 wrappers folded; --unfold shows them)" in drawn
+    assert "Cost      0.0000702 (estimated)" in drawn
+    assert [_without_durations_and_bars(line) for line in drawn if "█" in line] == DRAWN
+    unfolded = msgtrace("show", "--unfold", trace["trace_id"])
+    assert [unfolded.count(name) for name in ("Generator", "Tool Library")] == [2, 1]
+
+
+def _without_durations_and_bars(line: str) -> str:
+    return " ".join(re.sub(r"[\d.,]+ (µs|ms|s)\b|█", "", line).split())

@@ -19,6 +19,8 @@ AGENT: Tree = (
     (MODEL_CALL, MODEL_CALL, ("Weather Agent Tool Library", (TOOLS,))),
 )
 TOKENS = (120 + 180, 30 + 12)
+COST = pytest.approx(TOKENS[0] * 0.15e-6 + TOKENS[1] * 0.60e-6)
+"""In US dollars, by the list price of gpt-4o-mini; neither msgflux nor the model states one."""
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,7 @@ def test_one_turn_of_an_agent_is_one_trace(
     (trace,) = server.take()
     assert trace.tree == AGENT
     assert trace.tokens == TOKENS
+    assert (trace.summary["cost"], trace.summary["estimated_cost"]) == (COST, COST)
     assert trace.summary["models"] == ["gpt-4o-mini"]
 
 

@@ -31,7 +31,6 @@ from benchmarks.ingest import new_database
 from benchmarks.table_designs import POSTGRES, SQLITE, Design
 from msgtrace.model.span import SPAN_COLUMNS, Row
 from msgtrace.otlp.decode import decode_export_request
-from msgtrace.storage.postgres.connection import Connection
 from msgtrace.storage.sqlite.connection import open_connection
 from msgtrace.storage.sqlite.schema import apply_pending
 from tests.postgres_server import postgres_server
@@ -43,6 +42,7 @@ READS = 10
 
 TEMPLATES = 50
 """Requests that are made from nothing."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -64,9 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--databases", default="sqlite,postgres")
     options = parser.parse_args(arguments)
     for database in options.databases.split(","):
-        print(
-            f"{database:<36} | total | rows | indexes         | write µs | scan µs | trace µs"
-        )
+        print(f"{database:<36} | total | rows | indexes         | write µs | scan µs | trace µs")
         measure = {"sqlite": measure_sqlite, "postgres": measure_postgres}[database]
         for design, cost in measure(options.requests):
             _print(design, cost)
@@ -109,7 +107,7 @@ def measure_postgres(requests: int) -> Iterator[tuple[Design, Cost]]:
             loop.close()
 
 
-async def _fill(connection: Connection, requests: int) -> None:
+async def _fill(connection: asyncpg.Connection[asyncpg.Record], requests: int) -> None:
     await connection.execute(
         "CREATE TABLE source (LIKE spans); ALTER TABLE source ADD number serial"
     )
@@ -119,7 +117,9 @@ async def _fill(connection: Connection, requests: int) -> None:
     await connection.execute("VACUUM ANALYZE source")
 
 
-async def _measure_on_postgres(connection: Connection, design: Design) -> Cost:
+async def _measure_on_postgres(
+    connection: asyncpg.Connection[asyncpg.Record], design: Design
+) -> Cost:
     server = psutil.Process(await connection.fetchval("SELECT pg_backend_pid()"))
     await connection.execute("DROP TABLE IF EXISTS design; CREATE TABLE design (LIKE spans)")
     for change in design.changes:
@@ -130,7 +130,7 @@ async def _measure_on_postgres(connection: Connection, design: Design) -> Cost:
     began_s = _cpu_s(server)
     for first in range(1, spans + 1, SPANS_PER_FLUSH):
         await connection.execute(
-            f"INSERT INTO design ({', '.join(SPAN_COLUMNS)}) SELECT {design.selected} FROM source"  # noqa: S608 - constants only
+            f"INSERT INTO design ({', '.join(SPAN_COLUMNS)}) SELECT {design.selected} FROM source"
             f" WHERE number BETWEEN {first} AND {first + SPANS_PER_FLUSH - 1} ORDER BY number"
         )
     written_s = _cpu_s(server)
@@ -140,9 +140,7 @@ async def _measure_on_postgres(connection: Connection, design: Design) -> Cost:
     scan_s = _cpu_s(server)
     await connection.execute("SELECT count(*) FROM design WHERE attributes::text LIKE '%no such%'")
     scanned_s = _cpu_s(server)
-    ids = await connection.fetch(
-        f"SELECT DISTINCT trace_id FROM source LIMIT {TRACES_READ}"  # noqa: S608 - constants only
-    )
+    ids = await connection.fetch(f"SELECT DISTINCT trace_id FROM source LIMIT {TRACES_READ}")
     question = await connection.prepare(
         "SELECT * FROM design WHERE tenant_id = 0 AND trace_id = $1"
     )
@@ -179,7 +177,7 @@ def measure_sqlite(requests: int) -> Iterator[tuple[Design, Cost]]:
             for rows in _flushes(requests):
                 connection.execute("BEGIN")
                 connection.executemany(
-                    f"INSERT INTO spans ({', '.join(SPAN_COLUMNS)}) VALUES ({marks})",  # noqa: S608 - constants only
+                    f"INSERT INTO spans ({', '.join(SPAN_COLUMNS)}) VALUES ({marks})",
                     rows,
                 )
                 connection.execute("COMMIT")
@@ -198,7 +196,7 @@ def _measure_on_sqlite(source: Path, path: Path, design: Design) -> Cost:
         began_s = time.process_time()
         for first in range(1, spans + 1, SPANS_PER_FLUSH):
             connection.execute(
-                f"INSERT INTO design SELECT {design.selected} FROM source.spans"  # noqa: S608 - constants only
+                f"INSERT INTO design SELECT {design.selected} FROM source.spans"
                 f" WHERE rowid BETWEEN {first} AND {first + SPANS_PER_FLUSH - 1} ORDER BY rowid"
             )
         write_s = time.process_time() - began_s
@@ -211,7 +209,7 @@ def _measure_on_sqlite(source: Path, path: Path, design: Design) -> Cost:
             "SELECT DISTINCT trace_id FROM source.spans LIMIT ?", (TRACES_READ,)
         ).fetchall()
         trace_s = _reading_s(
-            connection, f"SELECT * FROM design WHERE {design.of_trace}", ids * READS  # noqa: S608 - constants only
+            connection, f"SELECT * FROM design WHERE {design.of_trace}", ids * READS
         )
         sizes = dict(
             connection.execute("SELECT name, sum(pgsize) FROM dbstat GROUP BY name").fetchall()

@@ -19,7 +19,7 @@ import asyncpg
 from benchmarks.export_requests import make_requests
 from msgtrace.model.span import SPAN_COLUMNS, Row
 from msgtrace.otlp.decode import decode_export_request
-from msgtrace.storage.sqlite.connection import open_connection
+from msgtrace.storage.sqlite.connection import open_writer
 from msgtrace.storage.sqlite.schema import apply_pending
 
 FLUSH_REQUESTS = 16
@@ -63,7 +63,7 @@ async def postgres_ceiling(url: str, table: str, requests: int, seed: int) -> fl
 
 def sqlite_ceiling(path: Path, requests: int, seed: int) -> float:
     """Stored spans/s of durable inserts of ready-made rows into our own table."""
-    connection = open_connection(path)
+    connection = open_writer(path)
     apply_pending(connection)
     flushes = _flushes(requests, seed)
     columns, marks = ", ".join(SPAN_COLUMNS), ", ".join("?" * len(SPAN_COLUMNS))

@@ -39,13 +39,14 @@ logger = logging.getLogger(__name__)
 class Collector:
     """A running collector: its ports, and its export for whoever takes requests on another port.
 
-    Without ports of its own, that is the only way in. `totals` go on telling what it did after it
-    has stopped.
+    Without ports of its own, that is the only way in. decoder: python or native. `totals` go on
+    telling what it did after it has stopped.
     """
 
     grpc_port: int | None
     http_port: int | None
     export: TraceExport
+    decoder: str
     totals: Callable[[], dict[str, int]]
 
 
@@ -68,7 +69,6 @@ async def serve_collector(
     metrics = CollectorMetrics(telemetry.registry)
     decoder = use_decoder(settings.decoder)
     metrics.name_decoder(decoder)
-    logger.info("decoder_chosen", extra={"decoder": decoder, "wanted": settings.decoder})
     rules = read_rules(settings)
     async with open_pipeline(settings, storage, metrics, telemetry.registry, rules) as pipeline:
         export = TraceExport(
@@ -79,7 +79,7 @@ async def serve_collector(
             rules=rules,
         )
         if not opens_ports:
-            yield Collector(None, None, export, pipeline.totals)
+            yield Collector(None, None, export, decoder, pipeline.totals)
             return
         reader = MessageReader(settings.max_inflight_bytes, metrics)
         problems: tuple[Problem, ...] = (
@@ -121,7 +121,7 @@ async def serve_collector(
             readiness.watched(),
             maintained(storage.maintenance, settings, MaintenanceMetrics(telemetry.registry)),
         ):
-            yield Collector(grpc_port, http_port, export, pipeline.totals)
+            yield Collector(grpc_port, http_port, export, decoder, pipeline.totals)
 
 
 def open_collector_storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
@@ -145,6 +145,7 @@ async def run_collector(settings: Settings, member: Member | None = None) -> Non
                 storage.backend,
                 grpc_port=collector.grpc_port,
                 http_port=collector.http_port,
+                decoder=collector.decoder,
             )
             if member is not None:
                 member.say_serving()

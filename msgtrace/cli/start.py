@@ -101,6 +101,7 @@ def _announce(
         grpc_port=collector.grpc_port,
         http_port=collector.http_port,
         port=port,
+        decoder=collector.decoder,
     )
     if settings.log_format == "console" and (member is None or member.is_first):
         click.echo(_welcome(settings, collector, port), err=True)

@@ -48,10 +48,12 @@ def configure_logging(settings: Settings, *, worker: int | None = None) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
-def log_started(settings: Settings, service: str, database: str, **ports: int | None) -> None:
+def log_started(
+    settings: Settings, service: str, database: str, **details: int | str | None
+) -> None:
     """The one line of a start. service: the command; database: the backend in use.
 
-    ports: None for one that is not open, of which nothing is said.
+    details: ports and the like; None for what there is not, of which nothing is said.
     """
     logger.info(
         "started",
@@ -60,7 +62,7 @@ def log_started(settings: Settings, service: str, database: str, **ports: int | 
             "version": version("msgtrace"),
             "database": database,
             "host": settings.host,
-            **{name: port for name, port in ports.items() if port is not None},
+            **{name: detail for name, detail in details.items() if detail is not None},
         },
     )
 

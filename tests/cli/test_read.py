@@ -45,6 +45,7 @@ def test_list_shows_model_columns_only_when_a_trace_has_models(
     canned.reply("/api/v1/traces", trace_list(summary(), asked_model))
     shown = run("list", "--url", canned.url).stdout
     assert "Models" in shown
+    assert "Workflow" not in shown
     assert "small-1" in shown
     assert "1,200/30" in shown
 

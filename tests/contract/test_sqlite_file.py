@@ -14,7 +14,14 @@ from msgtrace.errors import StorageUnavailable
 from msgtrace.model.span import DEFAULT_TENANT
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import open_storage
-from msgtrace.storage.sqlite.connection import ConnectionThread, open_connection, write_transaction
+from msgtrace.storage.sqlite.connection import (
+    CHECKPOINT_BYTES,
+    PAGE_BYTES,
+    ConnectionThread,
+    open_connection,
+    open_writer,
+    write_transaction,
+)
 from msgtrace.storage.sqlite.purge import STEP_PAGES, give_back_step
 from tests.batches import TRACE_A, make_batch, span
 
@@ -101,3 +108,34 @@ async def test_a_disk_that_fills_up_is_retryable_and_passes(tmp_path: Path) -> N
         await thread.run(empty)
     finally:
         await thread.aclose()
+
+
+async def test_new_files_have_large_pages_and_old_ones_stay_as_they_are(tmp_path: Path) -> None:
+    old = tmp_path / "old.db"
+    with sqlite3.connect(old) as connection:
+        connection.execute("PRAGMA page_size = 4096")
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+
+    for path, page_bytes in ((tmp_path / "new.db", PAGE_BYTES), (old, 4096)):
+        async with open_storage(Settings(database_url=f"sqlite:///{path}")) as storage:
+            assert await storage.write_spans([make_batch(span("root"))]) == 1
+        connection = sqlite3.connect(path)
+        assert connection.execute("PRAGMA page_size").fetchone() == (page_bytes,)
+        connection.close()
+
+
+def test_the_wal_is_copied_into_the_file_before_it_grows_large(tmp_path: Path) -> None:
+    path = tmp_path / "msgtrace.db"
+    connection = open_writer(path)
+    connection.execute("CREATE TABLE t (x BLOB)")
+    sizes = []
+    for _ in range(12):
+        with write_transaction(connection):
+            connection.execute("INSERT INTO t VALUES (zeroblob(?))", (CHECKPOINT_BYTES // 4,))
+        sizes.append(Path(f"{path}-wal").stat().st_size)
+    connection.close()
+
+    assert max(sizes) < 2 * CHECKPOINT_BYTES
+    assert sizes[-1] == sizes[5]  # its space is used again
+    assert path.stat().st_size > 2 * CHECKPOINT_BYTES

@@ -66,10 +66,23 @@ class Recording:
 
     def opened(self, name: str) -> None:
         """Take down a file that is new, whoever made it."""
-        if name not in self.names:
-            assert (self.folder / name).stat().st_size == 0, "a file from before the recording"
-            self.names.add(name)
-            self.operations.append(Operation(CREATE, name))
+        if name in self.names:
+            return
+        self.names.add(name)
+        self.operations.append(Operation(CREATE, name))
+        if content := (self.folder / name).read_bytes():
+            self._linked(name, content)
+
+    def _linked(self, name: str, content: bytes) -> None:
+        """Take down what a file held that was made under another name, `.name-…`, and linked."""
+        done = [
+            each.kind
+            for each in self.operations
+            if each.name.startswith(f".{name}-") and each.kind in (WRITE, TRUNCATE, SYNC)
+        ]
+        assert done, "a file from before the recording"
+        assert done[-1] == SYNC, "a file that was linked before it was synced"
+        self.operations += [Operation(WRITE, name, 0, content), Operation(SYNC, name)]
 
 
 class _IoMethods(Structure):

@@ -343,14 +343,16 @@ def test_a_stream_of_refusals_does_not_fill_the_log(sqlite_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "ports"),
+    ("command", "details"),
     [
-        ("start", {"grpc_port", "http_port", "port"}),
-        ("collector", {"grpc_port", "http_port"}),
+        ("start", {"grpc_port", "http_port", "port", "decoder"}),
+        ("collector", {"grpc_port", "http_port", "decoder"}),
         ("query", {"port"}),
     ],
 )
-def test_start_and_stop_are_one_line_each(command: str, ports: set[str], storage_url: str) -> None:
+def test_start_and_stop_are_one_line_each(
+    command: str, details: set[str], storage_url: str
+) -> None:
     backend = "sqlite" if storage_url.startswith("sqlite") else "postgres"
     environment = {"MSGTRACE_GRPC_PROT": "1"}
     with running(command, storage_url, environment=environment) as service:
@@ -360,5 +362,5 @@ def test_start_and_stop_are_one_line_each(command: str, ports: set[str], storage
     assert [line[1] for line in lines] == ["unknown_variable", "started", "stopping", "stopped"]
     assert "did_you_mean=MSGTRACE_GRPC_PORT" in lines[0]
     started = dict(field.split("=", 1) for field in lines[1][2:])
-    assert started.keys() == {"service", "version", "database", "host"} | ports
+    assert started.keys() == {"service", "version", "database", "host"} | details
     assert (started["service"], started["database"]) == (command, backend)

@@ -20,8 +20,8 @@ from msgtrace.storage.reader import SqlReader, Statement, delete_matching
 from msgtrace.storage.sqlite.connection import (
     ConnectionThread,
     database_path,
-    open_connection,
     open_reader,
+    open_writer,
     translated_write_errors,
     write_transaction,
 )
@@ -63,7 +63,7 @@ class SqliteStorage(SqlReader, SqliteRebuild):
         path = database_path(settings.database_url)
         if not settings.auto_migrate and not path.exists():
             raise SchemaMismatch(f"{path} does not exist; run `msgtrace-admin migrate`")
-        writer = ConnectionThread(lambda: open_connection(path), "msgtrace-sqlite-write")
+        writer = ConnectionThread(lambda: open_writer(path), "msgtrace-sqlite-write")
         readers = ReaderThreads(path, settings.query_timeout_s)
         # All readers may be busy, which is no reason to call the database absent.
         checker = ConnectionThread(lambda: open_reader(path), "msgtrace-sqlite-check")

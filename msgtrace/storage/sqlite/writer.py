@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -55,7 +56,7 @@ def _write(connection: sqlite3.Connection, batches: Sequence[SpanBatch]) -> int:
     scopes = {row[:2]: row for batch in batches for row in batch.scopes.values()}
     _insert(connection, "resources", RESOURCE_COLUMNS, list(resources.values()), _UNLESS_KNOWN)
     _insert(connection, "scopes", SCOPE_COLUMNS, list(scopes.values()), _UNLESS_KNOWN)
-    spans = [row for batch in batches for row in batch.spans]
+    spans = list(chain.from_iterable(batch.spans for batch in batches))
     connection.execute("SAVEPOINT spans")
     try:
         _insert(connection, "spans", SPAN_COLUMNS, spans)
@@ -88,7 +89,7 @@ def _known_positions(connection: sqlite3.Connection, keys: list[SpanKey]) -> set
     for chunk in _chunks(wanted):
         values = ", ".join(["(?, ?, ?, ?, ?)"] * len(chunk))
         (positions,) = connection.execute(
-            _FIND_KNOWN.format(values), [value for row in chunk for value in row]
+            _FIND_KNOWN.format(values), list(chain.from_iterable(chunk))
         ).fetchone()
         known.update(msgspec.json.decode(positions))
     return known
@@ -111,7 +112,7 @@ def _insert(
         marks = ", ".join([row_of_marks] * len(chunk))
         connection.execute(
             f"INSERT INTO {table} ({', '.join(columns)}) VALUES {marks} {on_conflict}",  # noqa: S608 - constants only
-            [value for row in chunk for value in row],
+            list(chain.from_iterable(chunk)),
         )
 
 

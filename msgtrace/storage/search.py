@@ -103,12 +103,15 @@ def _trace_conditions(dialect: Dialect, wanted: TraceFilter) -> list[Condition]:
         for field in (
             "min_duration_ns",
             "max_duration_ns",
-            "min_tokens",
-            "min_cost",
             "start_ns",
             "end_ns",
         )
         if (bound := getattr(wanted, field)) is not None
+    ]
+    given += [
+        (getattr(dialect, field), (bound,))
+        for field in ("min_tokens", "min_cost")
+        if (bound := getattr(wanted, field))  # every trace has at least 0
     ]
     if wanted.has_errors is not None:
         given.append(("t.error_count > 0" if wanted.has_errors else "t.error_count = 0", ()))

@@ -67,6 +67,14 @@ CASES = [
     case("model", "m-large", "checkout"),
     case("model", "m-small", "checkout", "report"),
     case("model", "m"),
+    case("tool", "card_reader", "checkout"),
+    case("tool", "card"),
+    case("min_tokens", 42, "checkout"),
+    case("min_tokens", 43),
+    case("min_tokens", 0, "checkout", "idle", "report"),
+    case("min_cost", 0.25, "checkout"),
+    case("min_cost", 0.250001),
+    case("min_cost", 0.0, "checkout", "idle", "report"),
     case("has_errors", True, "checkout"),
     case("has_errors", False, "idle", "report"),
     case("min_duration_ns", 100 * NS_PER_MS, "checkout"),
@@ -166,7 +174,17 @@ async def write_three_traces(storage: Storage) -> None:
         "gen_ai.request.model": "m-large",
     }
     one = trace_id_of("checkout")
-    failed: dict[str, Any] = {"status_code": 2, "status_message": "the card was declined"}
+    failed: dict[str, Any] = {
+        "status_code": 2,
+        "status_message": "the card was declined",
+        "attributes": {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "card_reader"},
+    }
+    thought = {
+        "llm.model": "m-small",
+        "gen_ai.usage.input_tokens": 30,
+        "gen_ai.usage.output_tokens": 12,
+        "gen_ai.usage.cost.amount": 0.25,
+    }
     await storage.write_spans(
         [
             make_batch(
@@ -175,7 +193,7 @@ async def write_three_traces(storage: Storage) -> None:
             ),
             make_batch(
                 span("charge", trace_id=one, parent="checkout", start_ns=NOON_NS + 1, **failed),
-                span("think", trace_id=one, parent="x", attributes={"llm.model": "m-small"}),
+                span("think", trace_id=one, parent="x", attributes=thought),
                 service="bank",
             ),
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from msgtrace.model.span import DEFAULT_TENANT, TenantId
 from msgtrace.model.text import escape_json
+from msgtrace.model.trace import TraceSummary
 from msgtrace.model.units import MAX_INT64, NS_PER_DAY
 from msgtrace.otlp.decode import decode_export_request
 from msgtrace.otlp.values import attributes_from_json
@@ -295,5 +297,10 @@ async def test_a_captured_request_is_stored_whole(storage: Storage, path: Path) 
 
     for trace_id, summary in expected_summaries([batch]).items():
         trace = await read_trace(storage, trace_id)
-        assert trace.summary == summary
+        # Some of their spans repeat the cost of others: test_genai_totals has them by hand.
+        assert _without_cost(trace.summary) == _without_cost(summary)
         assert summary.span_count == len(trace.spans)
+
+
+def _without_cost(summary: TraceSummary) -> TraceSummary:
+    return replace(summary, cost=0.0, estimated_cost=0.0)

@@ -23,6 +23,7 @@ from msgtrace.model.span import DEFAULT_TENANT, Row, SpanId, TenantId, TraceId
 from msgtrace.model.text import escape_text
 from msgtrace.model.units import MAX_INT64
 from msgtrace.otlp.decode import READER, decode_export_request
+from msgtrace.otlp.in_place import LARGE_REQUEST_BYTES
 from msgtrace.otlp.json import decode_export_json
 from msgtrace.otlp.rows import ROW_BYTES
 from msgtrace.otlp.values import plain_map
@@ -47,12 +48,13 @@ def decode_json_natively(body: bytes, *, tenant_id: TenantId = DEFAULT_TENANT) -
     """What `otlp.json.decode_export_json` makes of the same bytes, and raises for them."""
     wire = msgtrace_native.from_json(body)
     batch = None if wire is None else _decode(wire, tenant_id, len(body))
+    del wire
     return decode_export_json(body, tenant_id=tenant_id) if batch is None else batch
 
 
 def _decode(body: bytes, tenant_id: TenantId, body_bytes: int) -> SpanBatch | None:
     envelopes = msgtrace_native.outline(body)
-    if envelopes is None:
+    if envelopes is None or _is_mostly_one_span(envelopes, len(body)):
         return None
     batch = SpanBatch()
     try:
@@ -73,6 +75,17 @@ def _decode(body: bytes, tenant_id: TenantId, body_bytes: int) -> SpanBatch | No
     }
     _add_facts(batch, rows, tenant_id)
     return batch
+
+
+def _is_mostly_one_span(envelopes: Sequence[Any], body_bytes: int) -> bool:
+    """Whether a request is large and has few spans.
+
+    Its texts would be in memory once more than in Python, which takes no longer for them.
+    """
+    if body_bytes <= LARGE_REQUEST_BYTES:
+        return False
+    spans = sum(count for _, _, scopes in envelopes for _, _, count in scopes)
+    return body_bytes > spans * LARGE_REQUEST_BYTES
 
 
 @dataclass(slots=True)

@@ -50,6 +50,10 @@ _MAX_HEAD_BYTES = 2 + _ONE_BYTE_LENGTHS + 12
 """What may stand before the text, if its key is no longer than a length of one byte says."""
 
 
+Part = bytes | memoryview
+"""An attribute on the wire; a long one may be a view."""
+
+
 class _Key:
     """A key, as it begins a member of a JSON object, and how many of its values are remembered."""
 
@@ -71,13 +75,13 @@ class AttributeReader:
         self._members = _Members()
         self._shapes: dict[tuple[str, ...], int] = {}
 
-    def read(self, pairs: Sequence[bytes | memoryview]) -> tuple[JsonText, GenAiFacts | None]:
+    def read(self, pairs: Sequence[Part]) -> tuple[JsonText, GenAiFacts | None]:
         """The text of a span's attributes, at least one, and the facts that they state."""
         names, texts = zip(*map(self._members.__getitem__, pairs), strict=True)
         shape = self._shapes.get(names) or self._add_shape(names)
         if shape == _ORDINARY:
             return JsonText(f"{{{','.join(texts)}}}"), None
-        plain = plain_map([KeyValue.FromString(pair) for pair in pairs])
+        plain = plain_map([KeyValue.FromString(bytes(pair)) for pair in pairs])
         facts = read_facts(plain)
         if shape == _SPECIAL:
             return to_json(plain), facts
@@ -96,14 +100,14 @@ class AttributeReader:
         return shape
 
 
-class _Members(dict[bytes, tuple[str, str]]):
+class _Members(dict[Part, tuple[str, str]]):
     """A KeyValue's bytes → its key, and its text as a member of a JSON object."""
 
     def __init__(self) -> None:
         super().__init__()
         self._keys: dict[bytes, _Key] = {}
 
-    def __missing__(self, pair: bytes | memoryview) -> tuple[str, str]:
+    def __missing__(self, pair: Part) -> tuple[str, str]:
         if isinstance(pair, memoryview):
             return self._read_view(pair)
         key, text = self._read_usual(pair) or self._read_any(pair)

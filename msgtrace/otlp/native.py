@@ -84,7 +84,7 @@ def _is_mostly_one_span(envelopes: Sequence[Any], body_bytes: int) -> bool:
     """
     if body_bytes <= LARGE_REQUEST_BYTES:
         return False
-    spans = sum(count for _, _, scopes in envelopes for _, _, count in scopes)
+    spans: int = sum(count for _, _, scopes in envelopes for _, _, count in scopes)
     return body_bytes > spans * LARGE_REQUEST_BYTES
 
 

@@ -21,8 +21,8 @@ INLINE_BYTES = 512 * KIB
 """Larger bodies are cut into pieces of this size, each decoded in a thread and stored by itself.
 
 Ordinary spans of that size keep the event loop for some 15 ms, and the hand-over to a thread would
-cost more than it gives. Dense ones, which would keep it for up to a second, go to a thread too; they
-take 160 MiB at most.
+cost more than it gives. Dense ones, which would keep it for up to a second, go to a thread too;
+they take 160 MiB at most.
 """
 
 INLINE_INFLATE_BYTES = 64 * KIB

@@ -17,7 +17,7 @@ import psutil
 
 @contextlib.contextmanager
 def running_collector(
-    database_url: str, *, workers: int = 1
+    database_url: str, *, workers: int = 1, log_level: str = "warning"
 ) -> Iterator[tuple[psutil.Process, dict[str, int]]]:
     """A collector on free ports of loopback; yields the process and its ports by wire."""
     ports = {"grpc": free_port(), "http": free_port()}
@@ -25,7 +25,7 @@ def running_collector(
         "MSGTRACE_DATABASE_URL": database_url,
         "MSGTRACE_GRPC_PORT": str(ports["grpc"]),
         "MSGTRACE_HTTP_PORT": str(ports["http"]),
-        "MSGTRACE_LOG_LEVEL": "warning",
+        "MSGTRACE_LOG_LEVEL": log_level,
         "MSGTRACE_WORKERS": str(workers),
     }
     with tempfile.TemporaryDirectory(prefix="msgtrace-spill-") as spill:

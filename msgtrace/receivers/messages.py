@@ -102,6 +102,8 @@ class MessageReader:
                 # So it looks, too, when gRPC has refused a message that is too large or damaged: it
                 # then cancels this task.
                 await asyncio.sleep(REFUSAL_S)
+                if unfinished.is_ended:
+                    raise asyncio.CancelledError
                 raise WrongMessageCount("the call ended without a message")
             lease.hold(len(message))
             if await _read_on(context, unfinished) is not None:

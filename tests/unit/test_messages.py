@@ -200,6 +200,27 @@ async def test_a_call_without_a_message_and_one_with_two_are_refused(
         assert budget.held_bytes == 0
 
 
+async def test_a_call_that_is_ended_while_it_is_refused_is_answered_once(
+    memory: Memory,
+    budget: ByteBudget,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(messages, "REFUSAL_S", 0.6)
+    async with served(memory, budget) as connection:
+        empty = connection.begin()
+        connection.end(empty)
+        await stalled(connection)
+        await looks(2 * messages.SLOW_AFTER_LOOKS)
+
+        memory.used_bytes += 2 * MAX_BYTES
+        await asyncio.wait_for(empty.ended.wait(), 10)
+        await asyncio.sleep(2 * messages.REFUSAL_S)
+
+        assert empty.status == UNAVAILABLE
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
 async def test_a_client_that_leaves_in_the_midst_of_a_message_leaves_nothing(
     memory: Memory, budget: ByteBudget
 ) -> None:

@@ -22,7 +22,6 @@ from tests.http2 import CHECK, EXPORT, Connection, prefix
 MIB = 1024 * 1024
 MAX_MEMORY_BYTES = 400_000_000
 PATIENCE_S = 30.0
-OK = 0
 INVALID_ARGUMENT = 3
 UNAVAILABLE = 14
 
@@ -79,14 +78,6 @@ async def of_whole_messages(service: RunningProcess) -> Counter[str]:
     return await grpc_flood(service, b"\xff" * (64 * MIB))
 
 
-async def of_long_attributes(service: RunningProcess) -> Counter[str]:
-    """Valid ones, of which at least one is stored."""
-    body = request(span("huge", attributes={"text": "x" * (64 * MIB - 400)})).SerializeToString()
-    answers = await grpc_flood(service, body, announced_bytes=len(body), clients=8)
-    assert answers[str(OK)] > 0
-    return answers
-
-
 async def of_stalled_messages(service: RunningProcess) -> Counter[str]:
     return await grpc_flood(service, bytes(4 * MIB))
 
@@ -124,7 +115,6 @@ async def of_stalled_bodies(service: RunningProcess) -> Counter[str]:
 
 ATTACKS: dict[str, tuple[Attack, str]] = {
     "whole messages": (of_whole_messages, str(UNAVAILABLE)),
-    "long attributes": (of_long_attributes, str(UNAVAILABLE)),
     "stalled messages": (of_stalled_messages, str(UNAVAILABLE)),
     "messages to the health service": (of_health_checks, str(UNAVAILABLE)),
     "gzip bombs over gRPC": (of_bombs, str(INVALID_ARGUMENT)),

@@ -22,7 +22,15 @@ from msgtrace.model.search import (
 from msgtrace.model.span import Row, Span, TenantId, TraceId
 from msgtrace.model.text import stored_label, unescape_text
 from msgtrace.model.trace import Operation, Trace, TraceStats, TraceSummary
-from msgtrace.storage.search import Dialect, filter_conditions, join_conditions, page_conditions
+from msgtrace.storage.search import (
+    Count,
+    Dialect,
+    all_of,
+    filter_conditions,
+    join_conditions,
+    page_conditions,
+    plan_count,
+)
 from msgtrace.storage.span_rows import (
     RESOURCE_READ_COLUMNS,
     SCOPE_READ_COLUMNS,
@@ -67,19 +75,6 @@ SELECT {SCOPE_READ_COLUMNS} FROM scopes
 WHERE tenant_id = ? AND scope_id IN (SELECT s.scope_id FROM spans s WHERE {_OF_TRACE})
 """  # noqa: S608 - built from constants
 
-_STATS = """
-SELECT count(*), count(*) FILTER (WHERE error_count > 0), sum(span_count), sum(error_count),
-    sum(input_tokens), sum(output_tokens), sum(cost),
-    min(duration_ns) FILTER (WHERE position * 100 >= total * 50),
-    min(duration_ns) FILTER (WHERE position * 100 >= total * 95),
-    min(duration_ns) FILTER (WHERE position * 100 >= total * 99)
-FROM (
-    SELECT t.span_count, t.error_count, t.input_tokens, t.output_tokens, t.cost, t.duration_ns,
-        row_number() OVER (ORDER BY t.duration_ns) AS position, count(*) OVER () AS total
-    FROM traces t WHERE {where}
-) AS matches
-"""
-
 # Jumps from one service to the next along the index instead of reading every span.
 _SERVICES = """
 WITH RECURSIVE service (name) AS (
@@ -114,23 +109,21 @@ class SqlReader:
         """See TraceReader."""
         where, values = join_conditions(page_conditions(self._dialect, search))
         page_sql = f"{_SUMMARY} WHERE {where} {_NEWEST_FIRST} LIMIT ? OFFSET ?"
-        where, all_values = join_conditions(filter_conditions(self._dialect, search.filter))
-        count_sql = (
-            f"SELECT count(*) FROM (SELECT 1 FROM traces t WHERE {where} LIMIT ?) AS matches"  # noqa: S608 - constant conditions
-        )
+        plan = plan_count(self._dialect, search.filter)
         # One more than asked tells whether there is a next page.
-        page, [(total,)] = await self._read(
+        page, [(counted, looked_at)] = await self._read(
             [
                 (page_sql, [tenant_id, *values, search.limit + 1, search.offset]),
-                (count_sql, [tenant_id, *all_values, EXACT_TOTAL_CAP + 1]),
+                _count_statement(tenant_id, plan),
             ]
         )
         traces = [self._summary(row) for row in page[: search.limit]]
         has_next = len(page) > search.limit
+        total, is_exact = _total(search, page, counted, looked_at < plan.candidates)
         return TracePage(
             traces=traces,
-            total=min(total, EXACT_TOTAL_CAP),
-            is_total_exact=total <= EXACT_TOTAL_CAP,
+            total=total,
+            is_total_exact=is_exact,
             next_cursor=Cursor(traces[-1].start_time_ns, traces[-1].trace_id) if has_next else None,
         )
 
@@ -157,7 +150,7 @@ class SqlReader:
     async def get_stats(self, tenant_id: TenantId, trace_filter: TraceFilter) -> TraceStats:
         """See TraceReader."""
         where, values = join_conditions(filter_conditions(self._dialect, trace_filter))
-        [[row]] = await self._read([(_STATS.format(where=where), [tenant_id, *values])])
+        [[row]] = await self._read([(self._dialect.stats.format(where=where), [tenant_id, *values])])
         total, with_errors, spans, errors, input_tokens, output_tokens, cost, p50, p95, p99 = row
         return TraceStats(
             total_traces=total,
@@ -224,6 +217,34 @@ class SqlReader:
             output_tokens=row[15],
             cost=row[16],
         )
+
+
+def _count_statement(tenant_id: TenantId, plan: Count) -> Statement:
+    """One row: how many of the candidates match, and how many candidates there are."""
+    where, values = join_conditions(plan.led)
+    if not plan.checked:
+        sql = (
+            f"SELECT count(*), count(*) FROM (SELECT 1 FROM traces t WHERE {where} LIMIT ?) AS c"  # noqa: S608 - constant conditions
+        )
+        return sql, [tenant_id, *values, plan.candidates]
+    checked, checked_values = all_of(plan.checked)
+    sql = (
+        "SELECT count(*) FILTER (WHERE c.matches), count(*) FROM ("  # noqa: S608 - constant conditions
+        f"SELECT {checked} AS matches FROM (SELECT * FROM traces t WHERE {where} LIMIT ?) AS t"
+        ") AS c"
+    )
+    return sql, [*checked_values, tenant_id, *values, plan.candidates]
+
+
+def _total(
+    search: TraceSearch, page: Sequence[Row], counted: int, has_seen_all: bool
+) -> tuple[int, bool]:
+    """How many traces match, and whether that is all of them."""
+    is_at_the_end = len(page) <= search.limit and (page or not search.offset)
+    if search.after is None and is_at_the_end:
+        counted, has_seen_all = search.offset + len(page), True
+    total = max(counted, search.offset * bool(page) + len(page))
+    return min(total, EXACT_TOTAL_CAP), has_seen_all and total <= EXACT_TOTAL_CAP
 
 
 async def delete_matching(

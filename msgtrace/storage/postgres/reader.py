@@ -26,9 +26,37 @@ def _attribute(table: str, key: str, value: str, number: float | None) -> Condit
     return _ATTRIBUTE.format(table), (key, key, value, key, value, key, number, key, key, value)
 
 
+# percentile_disc is the nearest rank: the first value that so many of all do not exceed.
+_STATS = """
+SELECT total, with_errors, spans, errors, input_tokens, output_tokens, cost,
+    ranks[1], ranks[2], ranks[3]
+FROM (
+    SELECT count(*) AS total, count(*) FILTER (WHERE t.error_count > 0) AS with_errors,
+        sum(t.span_count) AS spans, sum(t.error_count) AS errors,
+        sum(t.input_tokens) AS input_tokens, sum(t.output_tokens) AS output_tokens,
+        sum(t.cost) AS cost,
+        percentile_disc(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY t.duration_ns) AS ranks
+    FROM traces t WHERE {where}
+) AS sums
+"""
+
 DIALECT = Dialect(
-    service_name="t.services @> ARRAY[?::text]",
-    model="t.models @> ARRAY[?::text]",
+    indexed=frozenset(
+        (
+            "service_name",
+            "name",
+            "session_id",
+            "user_id",
+            "model",
+            "has_errors",
+            "start_ns",
+            "end_ns",
+        )
+    ),
+    stats=_STATS,
+    service_name=lambda label: ("t.services @> ARRAY[?::text]", (label,)),
+    model=lambda label: ("t.models @> ARRAY[?::text]", (label,)),
+    term=lambda term: ("t.terms @> ARRAY[?::bigint]", (term,)),
     attribute=_attribute,
     text="(s.name ILIKE ? OR s.status_message ILIKE ? OR s.attributes::text ILIKE ?)",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,9 +35,37 @@ def _attribute(table: str, key: str, value: str, number: float | None) -> Condit
     return _ATTRIBUTE.format(table), (key, value, number)
 
 
+_STATS = """
+SELECT count(*), count(*) FILTER (WHERE error_count > 0), sum(span_count), sum(error_count),
+    sum(input_tokens), sum(output_tokens), sum(cost),
+    min(duration_ns) FILTER (WHERE position * 100 >= total * 50),
+    min(duration_ns) FILTER (WHERE position * 100 >= total * 95),
+    min(duration_ns) FILTER (WHERE position * 100 >= total * 99)
+FROM (
+    SELECT t.span_count, t.error_count, t.input_tokens, t.output_tokens, t.cost, t.duration_ns,
+        row_number() OVER (ORDER BY t.duration_ns) AS position, count(*) OVER () AS total
+    FROM traces t WHERE {where}
+) AS matches
+"""
+
+_SPELLED_ALIKE = re.compile(r"[^\x00-\x1f\x7f\"\\\\]+")
+"""Texts that every writer of JSON spells in the same way."""
+
+
+def _listed(column: str, label: str) -> Condition:
+    """The label is in a JSON array. Most arrays need not be taken apart to see that it is not."""
+    listed = f"EXISTS (SELECT 1 FROM json_each({column}) WHERE value = ?)"
+    if not _SPELLED_ALIKE.fullmatch(label):
+        return listed, (label,)
+    return f"(instr({column}, ?) AND {listed})", (f'"{label}"', label)
+
+
 DIALECT = Dialect(
-    service_name="EXISTS (SELECT 1 FROM json_each(t.services) WHERE value = ?)",
-    model="EXISTS (SELECT 1 FROM json_each(t.models) WHERE value = ?)",
+    indexed=frozenset(("session_id", "user_id", "has_errors", "start_ns", "end_ns")),
+    stats=_STATS,
+    service_name=lambda label: _listed("t.services", label),
+    model=lambda label: _listed("t.models", label),
+    term=lambda term: ("instr(t.terms, ?) > 0", (f'"{term}"',)),
     attribute=_attribute,
     text=(
         r"(s.name LIKE ? ESCAPE '\' OR s.status_message LIKE ? ESCAPE '\'"

@@ -4,8 +4,8 @@
         [--beside-ingest]
 
 Builds the data once and keeps it in FOLDER (PostgreSQL: a server of its own there, about 7 GB for
-10 million spans; SQLite: 1 GB for 2 million). Then asks the query service over HTTP, in a process of
-its own, one request at a time: every question first with all its parameters to warm up, then
+10 million spans; SQLite: 1 GB for 2 million). Then asks the query service over HTTP, in a process
+of its own, one request at a time: every question first with all its parameters to warm up, then
 measured with the same 50. "storage" is the median of the same question put to the storage without
 HTTP and JSON.
 Then one trace of 50,000 spans: how long its flushes take while it grows, and how it streams.
@@ -23,7 +23,7 @@ import statistics
 import threading
 import time
 import urllib.parse
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ import psutil
 
 from benchmarks.ingest import new_database, run_load, sampled_memory
 from benchmarks.processes import running_collector, running_query_service, wait_for_port
-from benchmarks.query_data import NEVER, Sample, build, service_name, write_large_trace
+from benchmarks.query_data import NEVER, Sample, build, write_large_trace
 from msgtrace.model.search import TraceFilter, TraceSearch
 from msgtrace.model.span import DEFAULT_TENANT, TraceId
 from msgtrace.model.units import MIB, NS_PER_DAY, NS_PER_MS, NS_PER_S
@@ -149,7 +149,9 @@ def _window(sample: Sample, rng: random.Random) -> Parameters:
 def _attribute(sample: Sample, rng: random.Random) -> tuple[str, str]:
     """From one value a span over some hundred traces to a third of all, and one that nobody has."""
     key = rng.choice(
-        ("request.id",) * 3 + ("customer.id",) * 3 + ("url.path", "server.address", "http.response.status_code", "never")
+        ("request.id",) * 3
+        + ("customer.id",) * 3
+        + ("url.path", "server.address", "http.response.status_code", "never")
     )
     name, value = NEVER if key == "never" else (key, sample.attributes[key])
     return "attr", f"{name}={value}"

@@ -2,8 +2,9 @@
 
 Ten days that end now, in the order of their arrival: every flush holds some thousand spans, and one
 trace in four arrives in two flushes. Sizes of traces are log-normal (half have up to 13 spans, the
-greatest of the usual ones 200), one in five thousand has up to 3,000. One trace in fifty fails, one in three has a session and a user, one in twenty calls a model. Attributes range
-from two values to one value a span.
+greatest of the usual ones 200); one in five thousand has up to 3,000. One trace in fifty fails, one
+in three has a session and a user, one in twenty calls a model. Attributes range from two values to
+one value a span.
 """
 
 from __future__ import annotations
@@ -159,7 +160,9 @@ async def write_large_trace(storage: Storage, spans: int, seed: int) -> tuple[st
     rows = TraceMaker(seed, spans).make_spans(spans, time.time_ns() - NS_PER_DAY)
     for start in range(0, spans, FLUSH_SPANS):
         started_at = time.perf_counter()
-        await storage.write_spans([TraceMaker(seed, 0).make_batch(rows[start : start + FLUSH_SPANS])])
+        await storage.write_spans(
+            [TraceMaker(seed, 0).make_batch(rows[start : start + FLUSH_SPANS])]
+        )
         took_s.append(time.perf_counter() - started_at)
     return rows[0][1].hex(), took_s
 
@@ -195,13 +198,9 @@ class TraceMaker:
                 rows, late = late, []
         yield self.make_batch(rows + late, genai)
 
-    def make_batch(
-        self, rows: list[Row], genai: dict[int, GenAiFacts] | None = None
-    ) -> SpanBatch:
+    def make_batch(self, rows: list[Row], genai: dict[int, GenAiFacts] | None = None) -> SpanBatch:
         """The rows as the decoder would hand them over."""
-        resources = {
-            row[1]: row for instances in self._world.resources for row in instances
-        }
+        resources = {row[1]: row for instances in self._world.resources for row in instances}
         scope = self._world.scope
         return SpanBatch(
             spans=rows,

@@ -6,7 +6,7 @@ statements in one snapshot and returns their rows as tuples.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,16 @@ from msgtrace.model.search import (
 )
 from msgtrace.model.span import Row, Span, TenantId, TraceId
 from msgtrace.model.text import stored_label, unescape_text
-from msgtrace.model.trace import Operation, Trace, TraceStats, TraceSummary
+from msgtrace.model.trace import (
+    Operation,
+    SpanPlace,
+    Trace,
+    TraceOutline,
+    TraceStats,
+    TraceSummary,
+)
+from msgtrace.model.units import MAX_INT64
+from msgtrace.storage.outlined import spans_at
 from msgtrace.storage.search import (
     Count,
     Dialect,
@@ -51,6 +60,8 @@ SELECT t.trace_id, t.start_time_ns, t.end_time_ns, t.span_count, t.error_count,
 FROM traces t
 """
 
+_ONE_SUMMARY = f"{_SUMMARY} WHERE t.tenant_id = ? AND t.trace_id = ?"
+
 _NEWEST_FIRST = "ORDER BY t.start_time_ns DESC, t.trace_id DESC"
 
 # The summary's times let PostgreSQL look into the partitions of the trace's days only.
@@ -60,19 +71,30 @@ s.tenant_id = ? AND s.trace_id = ?
     AND s.start_time_ns <= (SELECT end_time_ns FROM traces WHERE tenant_id = ? AND trace_id = ?)
 """
 
+_IS_SMALL = "(SELECT span_count FROM traces WHERE tenant_id = ? AND trace_id = ?) <= ?"
+
 _SPANS = f"""
 SELECT {SPAN_READ_COLUMNS}
-FROM spans s WHERE {_OF_TRACE} ORDER BY s.start_time_ns, s.span_id
+FROM spans s WHERE {_OF_TRACE} AND {_IS_SMALL} ORDER BY s.start_time_ns, s.span_id
 """  # noqa: S608 - built from constants
 
 _RESOURCES = f"""
 SELECT {RESOURCE_READ_COLUMNS} FROM resources
-WHERE tenant_id = ? AND resource_id IN (SELECT s.resource_id FROM spans s WHERE {_OF_TRACE})
+WHERE tenant_id = ? AND resource_id IN (
+    SELECT s.resource_id FROM spans s WHERE {_OF_TRACE} AND {_IS_SMALL}
+)
 """  # noqa: S608 - built from constants
 
 _SCOPES = f"""
 SELECT {SCOPE_READ_COLUMNS} FROM scopes
-WHERE tenant_id = ? AND scope_id IN (SELECT s.scope_id FROM spans s WHERE {_OF_TRACE})
+WHERE tenant_id = ? AND scope_id IN (
+    SELECT s.scope_id FROM spans s WHERE {_OF_TRACE} AND {_IS_SMALL}
+)
+"""  # noqa: S608 - built from constants
+
+_PLACES = f"""
+SELECT s.span_id, s.parent_span_id, s.start_time_ns
+FROM spans s WHERE {_OF_TRACE} ORDER BY s.start_time_ns, s.span_id
 """  # noqa: S608 - built from constants
 
 # Jumps from one service to the next along the index instead of reading every span.
@@ -129,13 +151,41 @@ class SqlReader:
 
     async def get_trace(self, tenant_id: TenantId, trace_id: TraceId) -> Trace | None:
         """See TraceReader."""
+        return await self._get_trace(tenant_id, trace_id, MAX_INT64)
+
+    async def get_trace_or_outline(
+        self, tenant_id: TenantId, trace_id: TraceId, *, max_spans: int
+    ) -> Trace | TraceOutline | None:
+        """See TraceReader."""
+        trace = await self._get_trace(tenant_id, trace_id, max_spans)
+        if trace is None or trace.summary.span_count <= max_spans:
+            return trace
         key = (tenant_id, trace_id)
+        summaries, places = await self._read([(_ONE_SUMMARY, key), (_PLACES, key * 3)])
+        if not summaries:
+            return None
+        return TraceOutline(
+            summary=self._summary(summaries[0]), places=[SpanPlace(*row) for row in places]
+        )
+
+    def read_outlined(
+        self, tenant_id: TenantId, trace_id: TraceId, places: Iterable[SpanPlace]
+    ) -> AsyncIterator[list[Span]]:
+        """See TraceReader."""
+        return spans_at(self._read, tenant_id, trace_id, places)
+
+    async def _get_trace(
+        self, tenant_id: TenantId, trace_id: TraceId, max_spans: int
+    ) -> Trace | None:
+        """The trace; without its spans if they are more than `max_spans`."""
+        key = (tenant_id, trace_id)
+        of_trace = (*key * 4, max_spans)
         summaries, spans, resources, scopes = await self._read(
             [
-                (f"{_SUMMARY} WHERE t.tenant_id = ? AND t.trace_id = ?", key),
-                (_SPANS, key * 3),
-                (_RESOURCES, (tenant_id, *key * 3)),
-                (_SCOPES, (tenant_id, *key * 3)),
+                (_ONE_SUMMARY, key),
+                (_SPANS, of_trace),
+                (_RESOURCES, (tenant_id, *of_trace)),
+                (_SCOPES, (tenant_id, *of_trace)),
             ]
         )
         if not summaries:
@@ -150,7 +200,9 @@ class SqlReader:
     async def get_stats(self, tenant_id: TenantId, trace_filter: TraceFilter) -> TraceStats:
         """See TraceReader."""
         where, values = join_conditions(filter_conditions(self._dialect, trace_filter))
-        [[row]] = await self._read([(self._dialect.stats.format(where=where), [tenant_id, *values])])
+        [[row]] = await self._read(
+            [(self._dialect.stats.format(where=where), [tenant_id, *values])]
+        )
         total, with_errors, spans, errors, input_tokens, output_tokens, cost, p50, p95, p99 = row
         return TraceStats(
             total_traces=total,
@@ -223,9 +275,7 @@ def _count_statement(tenant_id: TenantId, plan: Count) -> Statement:
     """One row: how many of the candidates match, and how many candidates there are."""
     where, values = join_conditions(plan.led)
     if not plan.checked:
-        sql = (
-            f"SELECT count(*), count(*) FROM (SELECT 1 FROM traces t WHERE {where} LIMIT ?) AS c"  # noqa: S608 - constant conditions
-        )
+        sql = f"SELECT count(*), count(*) FROM (SELECT 1 FROM traces t WHERE {where} LIMIT ?) AS c"  # noqa: S608 - constant conditions
         return sql, [tenant_id, *values, plan.candidates]
     checked, checked_values = all_of(plan.checked)
     sql = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import msgspec
@@ -102,9 +102,9 @@ def plan_count(dialect: Dialect, wanted: TraceFilter) -> Count:
     unled = asked - dialect.indexed
     if not unled:
         return Count(filter_conditions(dialect, wanted), [], EXACT_TOTAL_CAP + 1)
-    led = replace(wanted, **{name: () if name == "attributes" else None for name in unled})
+    led: dict[str, Any] = {name: getattr(wanted, name) for name in asked - unled}
     return Count(
-        filter_conditions(dialect, led),
+        filter_conditions(dialect, TraceFilter(**led)),
         filter_conditions(dialect, wanted),
         COUNTED_BY_SPANS if unled & {"attributes", "text"} else COUNTED_BY_ROW,
     )

@@ -37,7 +37,7 @@ _COLUMN_TYPES = {
     (name for name in TRACE_COLUMNS if name.endswith(("_ns", "_count", "_tokens"))), "bigint"
 )
 
-_LIST_TYPES = {name: "text[]" for name in LIST_COLUMNS} | {"terms": "bigint[]"}
+_LIST_TYPES = dict.fromkeys(LIST_COLUMNS, "text[]") | {"terms": "bigint[]"}
 
 _SELECTED = [
     f"{name}::{_LIST_TYPES[name]}" if name in _LIST_TYPES else name for name in TRACE_COLUMNS

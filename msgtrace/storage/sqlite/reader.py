@@ -48,13 +48,15 @@ FROM (
 ) AS matches
 """
 
+_LISTED = "EXISTS (SELECT 1 FROM json_each({}) WHERE value = ?)"
+
 _SPELLED_ALIKE = re.compile(r"[^\x00-\x1f\x7f\"\\\\]+")
 """Texts that every writer of JSON spells in the same way."""
 
 
 def _listed(column: str, label: str) -> Condition:
     """The label is in a JSON array. Most arrays need not be taken apart to see that it is not."""
-    listed = f"EXISTS (SELECT 1 FROM json_each({column}) WHERE value = ?)"
+    listed = _LISTED.format(column)
     if not _SPELLED_ALIKE.fullmatch(label):
         return listed, (label,)
     return f"(instr({column}, ?) AND {listed})", (f'"{label}"', label)

@@ -26,6 +26,7 @@ from msgtrace.storage.protocol import Storage
 
 DAYS = 10
 SERVICES = 60
+MAX_TRACE_SPANS = 200
 FLUSH_SPANS = 4_096
 SAMPLES = 4_000
 """Traces whose facts are kept, so that queries can ask for what is there."""
@@ -170,12 +171,12 @@ async def write_large_trace(storage: Storage, spans: int, seed: int) -> tuple[st
 class TraceMaker:
     """Makes traces in the order of their start."""
 
-    def __init__(self, seed: int, spans: int, end_ns: int | None = None) -> None:
+    def __init__(self, seed: int, spans: int, max_trace_spans: int = MAX_TRACE_SPANS) -> None:
         self._rng = random.Random(seed)
         self._world = make_world(self._rng)
         self._spans = spans
-        self._end_ns = end_ns or time.time_ns()
-        self._start_ns = self._end_ns - DAYS * NS_PER_DAY
+        self._max_trace_spans = max_trace_spans
+        self._start_ns = time.time_ns() - DAYS * NS_PER_DAY
         self._made = 0
         self._traces = 0
         self.samples: list[Sample] = []
@@ -227,9 +228,9 @@ class TraceMaker:
 
     def _size(self) -> int:
         rng = self._rng
-        if rng.random() < 1 / 5_000:
+        if rng.random() < 1 / 5_000 and self._max_trace_spans == MAX_TRACE_SPANS:
             return rng.randrange(500, 3_000)
-        return max(1, min(200, int(math.exp(rng.gauss(2.6, 1.0)))))
+        return max(1, min(self._max_trace_spans, int(math.exp(rng.gauss(2.6, 1.0)))))
 
     def make_spans(self, size: int, trace_start_ns: int) -> list[Row]:
         """One trace, its root first."""

@@ -58,15 +58,17 @@ class Dialect:
     after: str = "(t.start_time_ns, t.trace_id) < (?, ?)"
 
 
+# With an OFFSET it is asked of one trace after the other. Without, PostgreSQL may turn it round, and
+# read the spans of all traces to answer for a hundred.
 _ANY_SPAN = (
     "EXISTS (SELECT 1 FROM spans s WHERE s.tenant_id = t.tenant_id AND s.trace_id = t.trace_id"
-    " AND s.start_time_ns BETWEEN t.start_time_ns AND t.end_time_ns AND {})"
+    " AND s.start_time_ns BETWEEN t.start_time_ns AND t.end_time_ns AND {} LIMIT 1 OFFSET 0)"
 )
 
 
 _OF_RESOURCE = (
     "EXISTS (SELECT 1 FROM resources r WHERE r.tenant_id = s.tenant_id"
-    " AND r.resource_id = s.resource_id AND {})"
+    " AND r.resource_id = s.resource_id AND {} LIMIT 1 OFFSET 0)"
 )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from msgtrace.maintenance.watch import maintained
 from msgtrace.otlp.encodings import use_decoder
 from msgtrace.pipeline.assembly import open_pipeline
+from msgtrace.pipeline.filters import filters_kept
 from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.grpc import serve_grpc
@@ -117,6 +118,7 @@ async def serve_collector(
             ) as http_port,
             readiness.watched(),
             maintained(storage.maintenance, settings, MaintenanceMetrics(telemetry.registry)),
+            filters_kept(storage),
         ):
             yield Collector(grpc_port, http_port, export, pipeline.totals)
 

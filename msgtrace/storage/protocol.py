@@ -172,6 +172,14 @@ class StorageAdmin(Protocol):
         """
         ...
 
+    async def make_attribute_filters(self) -> int:
+        """Make some of the filters that are missing for traces of the past; return how many.
+
+        They speed up the search for attributes and change nothing about what it finds. Any number
+        of processes may do so at the same time.
+        """
+        ...
+
     @property
     def backend(self) -> str:
         """What kind of database it is: sqlite or postgres."""

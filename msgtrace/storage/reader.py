@@ -30,6 +30,7 @@ from msgtrace.model.trace import (
     TraceSummary,
 )
 from msgtrace.model.units import MAX_INT64
+from msgtrace.storage.filtered_walk import FilteredWalk, Stretch, within_stretch
 from msgtrace.storage.outlined import spans_at
 from msgtrace.storage.search import (
     Count,
@@ -129,16 +130,15 @@ class SqlReader:
 
     async def find_traces(self, tenant_id: TenantId, search: TraceSearch) -> TracePage:
         """See TraceReader."""
-        where, values = join_conditions(page_conditions(self._dialect, search))
-        page_sql = f"{_SUMMARY} WHERE {where} {_NEWEST_FIRST} LIMIT ? OFFSET ?"
-        plan = plan_count(self._dialect, search.filter)
+        count = _count_statement(tenant_id, plan := plan_count(self._dialect, search.filter))
         # One more than asked tells whether there is a next page.
-        page, [(counted, looked_at)] = await self._read(
-            [
-                (page_sql, [tenant_id, *values, search.limit + 1, search.offset]),
-                _count_statement(tenant_id, plan),
-            ]
-        )
+        if _is_worth_a_walk(search):
+            page = await self._walk(tenant_id, search)
+            [[(counted, looked_at)]] = await self._read([count])
+        else:
+            page, [(counted, looked_at)] = await self._read(
+                [self._page_statement(tenant_id, search, search.limit + 1, search.offset), count]
+            )
         traces = [self._summary(row) for row in page[: search.limit]]
         has_next = len(page) > search.limit
         total, is_exact = _total(search, page, counted, looked_at < plan.candidates)
@@ -148,6 +148,24 @@ class SqlReader:
             is_total_exact=is_exact,
             next_cursor=Cursor(traces[-1].start_time_ns, traces[-1].trace_id) if has_next else None,
         )
+
+    def _page_statement(
+        self, tenant_id: TenantId, search: TraceSearch, limit: int, offset: int = 0
+    ) -> Statement:
+        where, values = join_conditions(page_conditions(self._dialect, search))
+        sql = f"{_SUMMARY} WHERE {where} {_NEWEST_FIRST} LIMIT ? OFFSET ?"
+        return sql, [tenant_id, *values, limit, offset]
+
+    async def _walk(self, tenant_id: TenantId, search: TraceSearch) -> list[Row]:
+        """The rows of a page, and one more if there is one."""
+
+        def statement(stretch: Stretch, count: int) -> Statement:
+            within = within_stretch(search, stretch)
+            return self._page_statement(tenant_id, within, count)
+
+        walk = FilteredWalk(self._read, self._dialect.lets_in, tenant_id, search)
+        rows = await walk.take(search.offset + search.limit + 1, statement)
+        return rows[search.offset :]
 
     async def get_trace(self, tenant_id: TenantId, trace_id: TraceId) -> Trace | None:
         """See TraceReader."""
@@ -269,6 +287,12 @@ class SqlReader:
             output_tokens=row[15],
             cost=row[16],
         )
+
+
+def _is_worth_a_walk(search: TraceSearch) -> bool:
+    """Attributes alone lead nowhere; a person, a session or a name is found along an index."""
+    wanted = search.filter
+    return bool(wanted.attributes) and not (wanted.name or wanted.session_id or wanted.user_id)
 
 
 def _count_statement(tenant_id: TenantId, plan: Count) -> Statement:

@@ -6,7 +6,6 @@ constant text with a `?` for each value.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -16,14 +15,13 @@ import msgspec
 from msgtrace.model.search import EXACT_TOTAL_CAP, TraceFilter, TraceSearch
 from msgtrace.model.terms import Term, name_term, operation_term
 from msgtrace.model.text import escape_json, escape_text, stored_label
+from msgtrace.storage.attribute_filters import as_number
 
 COUNTED_BY_ROW = 20_000
 """Traces whose rows are looked at to count those that match."""
 
 COUNTED_BY_SPANS = 500
 """Traces whose spans are looked at to count those that match."""
-
-_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 Condition = tuple[str, tuple[Any, ...]]
 """SQL text, and the values of its `?` in order."""
@@ -45,6 +43,7 @@ class Dialect:
     term: Callable[[Term], Condition]
     attribute: Callable[[str, str, str, float | None], Condition]
     """(table alias, key, value, value as a number): an attribute of a span or a resource."""
+    lets_in: str  # the place and the bits of a probe, see storage.attribute_filters
     text: str  # pattern for the name, for the status message, for JSON text
     name: str = "s.name = ?"
     span_service_name: str = "s.service_name = ?"
@@ -58,7 +57,7 @@ class Dialect:
     after: str = "(t.start_time_ns, t.trace_id) < (?, ?)"
 
 
-# With an OFFSET it is asked of one trace after the other. Without, PostgreSQL may turn it round, and
+# With an OFFSET it is asked of one trace after the other. Without, PostgreSQL may turn it round and
 # read the spans of all traces to answer for a hundred.
 _ANY_SPAN = (
     "EXISTS (SELECT 1 FROM spans s WHERE s.tenant_id = t.tenant_id AND s.trace_id = t.trace_id"
@@ -196,14 +195,10 @@ def _any_span(conditions: Iterable[Condition]) -> Condition:
 
 
 def _attribute(dialect: Dialect, key: str, value: str) -> Condition:
-    wanted = escape_text(key), escape_text(value), _as_number(value)
+    wanted = escape_text(key), escape_text(value), as_number(value)
     on_span, span_values = dialect.attribute("s", *wanted)
     on_resource, resource_values = dialect.attribute("r", *wanted)
     return f"({on_span} OR {_OF_RESOURCE.format(on_resource)})", span_values + resource_values
-
-
-def _as_number(value: str) -> float | None:
-    return float(value) if _NUMBER.fullmatch(value) else None
 
 
 def _patterns(text: str) -> tuple[str, str, str]:

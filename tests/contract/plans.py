@@ -14,9 +14,11 @@ import asyncpg
 import msgspec
 
 from msgtrace.model.span import Row
+from msgtrace.storage.attribute_filters import lets_in
 from msgtrace.storage.postgres.reader import DIALECT as POSTGRES
 from msgtrace.storage.postgres.reader import numbered
 from msgtrace.storage.reader import SqlReader, Statement
+from msgtrace.storage.sqlite.connection import LETS_IN
 from msgtrace.storage.sqlite.reader import DIALECT as SQLITE
 
 _EMPTY = "SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) = 0"
@@ -114,6 +116,7 @@ async def _sqlite(url: str) -> AsyncIterator[Explainer]:
 
     try:
         connection.execute("ANALYZE")
+        connection.create_function(LETS_IN, 3, lets_in)
         explainer.reader = SqlReader(read, SQLITE, msgspec.json.decode)
         yield explainer
     finally:

@@ -26,6 +26,14 @@ def _attribute(table: str, key: str, value: str, number: float | None) -> Condit
     return _ATTRIBUTE.format(table), (key, key, value, key, value, key, number, key, key, value)
 
 
+# The word of the filter that the place chooses has every bit.
+_LETS_IN = """(
+    SELECT ('x' || encode(
+        substr(f.filter, (probe.place % (octet_length(f.filter) / 8) * 8 + 1)::integer, 8), 'hex'
+    ))::bit(64)::bigint & probe.bits = probe.bits
+    FROM (SELECT ?::bigint AS place, ?::bigint AS bits) AS probe
+)"""
+
 # percentile_disc is the nearest rank: the first value that so many of all do not exceed.
 _STATS = """
 SELECT total, with_errors, spans, errors, input_tokens, output_tokens, cost,
@@ -58,6 +66,7 @@ DIALECT = Dialect(
     model=lambda label: ("t.models @> ARRAY[?::text]", (label,)),
     term=lambda term: ("t.terms @> ARRAY[?::bigint]", (term,)),
     attribute=_attribute,
+    lets_in=_LETS_IN,
     text="(s.name ILIKE ? OR s.status_message ILIKE ? OR s.attributes::text ILIKE ?)",
 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgtrace.model.span import Row
 from msgtrace.storage.reader import Statement
 from msgtrace.storage.search import Condition, Dialect
-from msgtrace.storage.sqlite.connection import ConnectionThread, open_reader
+from msgtrace.storage.sqlite.connection import LETS_IN, ConnectionThread, open_reader
 
 READERS = 4
 """Reads that run at the same time; further ones wait."""
@@ -69,6 +69,7 @@ DIALECT = Dialect(
     model=lambda label: _listed("t.models", label),
     term=lambda term: ("instr(t.terms, ?) > 0", (f'"{term}"',)),
     attribute=_attribute,
+    lets_in=f"{LETS_IN}(f.filter, ?, ?)",
     text=(
         r"(s.name LIKE ? ESCAPE '\' OR s.status_message LIKE ? ESCAPE '\'"
         r" OR s.attributes LIKE ? ESCAPE '\')"

@@ -18,6 +18,7 @@ from msgtrace.model.span import Row, TenantId
 from msgtrace.model.units import MAX_INT64, NS_PER_S
 from msgtrace.storage.attribute_filters import LETS_ALL_IN, make_filter, pairs_of
 from msgtrace.storage.filtered_walk import Stretch
+from msgtrace.storage.span_stream import filled_up
 
 if TYPE_CHECKING:
     from msgtrace.storage.reader import ReadSql, Statement  # through which the backends import this
@@ -90,7 +91,12 @@ WHERE t.tenant_id = ? AND t.start_time_ns BETWEEN ? AND ?
     AND s.start_time_ns BETWEEN ? AND ?
 """
 
-_RESOURCE = "SELECT attributes FROM resources WHERE tenant_id = ? AND resource_id = ?"
+_RESOURCES_AT_ONCE = 64
+
+_RESOURCES = f"""
+SELECT resource_id, attributes FROM resources
+WHERE tenant_id = ? AND resource_id IN ({", ".join("?" * _RESOURCES_AT_ONCE)})
+"""  # noqa: S608 - built from constants
 
 _STORE = """
 UPDATE attribute_filters SET filter = ?, claimed_at_ns = NULL
@@ -112,6 +118,7 @@ class FilterMaker:
         self._write_each = write_each
         self._writes_ended = writes_ended
         self._now_ns = time.time_ns()
+        self._resources: dict[tuple[TenantId, int], str] = {}
 
     async def make(self) -> int:
         """See StorageAdmin.make_attribute_filters."""
@@ -176,12 +183,20 @@ class FilterMaker:
             return LETS_ALL_IN
         values = (tenant_id, *stretch, stretch.first_ns, end_ns)
         [rows] = await self._read([(_ATTRIBUTES, values)])
-        resources = {row[0] for row in rows}
-        of_resources = await self._read([(_RESOURCE, (tenant_id, each)) for each in resources])
+        resources = {(tenant_id, row[0]) for row in rows}
+        await self._learn(tenant_id, [each for _, each in resources - self._resources.keys()])
         texts = [row[1] for row in rows if row[1] is not None]
-        texts += [attributes for found in of_resources for (attributes,) in found]
+        texts += [self._resources[each] for each in resources & self._resources.keys()]
         # In a thread, because the event loop has senders to answer.
         return await asyncio.to_thread(_filter_of_texts, texts)
+
+    async def _learn(self, tenant_id: TenantId, unknown: Sequence[int]) -> None:
+        """Read the attributes of resources; neighbouring stretches share most of them."""
+        for start in range(0, len(unknown), _RESOURCES_AT_ONCE):
+            some = unknown[start : start + _RESOURCES_AT_ONCE]
+            values = (tenant_id, *filled_up(some, _RESOURCES_AT_ONCE))
+            [found] = await self._read([(_RESOURCES, values)])
+            self._resources.update(((tenant_id, row[0]), row[1]) for row in found)
 
 
 def _filter_of_texts(texts: Sequence[str]) -> bytes:

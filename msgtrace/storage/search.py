@@ -6,6 +6,7 @@ constant text with a `?` for each value.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -20,8 +21,11 @@ from msgtrace.storage.attribute_filters import as_number
 COUNTED_BY_ROW = 20_000
 """Traces whose rows are looked at to count those that match."""
 
-COUNTED_BY_SPANS = 500
+COUNTED_BY_SPANS = 200
 """Traces whose spans are looked at to count those that match."""
+
+_SPELLED_ALIKE = re.compile(r"[ !#-\[\]-~]+")
+_MAY_BE_NO_TEXT = re.compile(r"-?[0-9].*|-?Infinity|NaN|true|false")
 
 Condition = tuple[str, tuple[Any, ...]]
 """SQL text, and the values of its `?` in order."""
@@ -192,6 +196,24 @@ def _unless_known(dialect: Dialect, wanted: TraceFilter, otherwise: Condition) -
 def _any_span(conditions: Iterable[Condition]) -> Condition:
     text, values = all_of(conditions)
     return _ANY_SPAN.format(text), values
+
+
+def needle(key: str, value: str) -> str:
+    """What is certainly in the JSON text of attributes that match; it may be empty.
+
+    To look for it is much cheaper than to take the text apart. Texts that an encoder might spell in
+    more than one way are not looked for.
+    """
+    if not _SPELLED_ALIKE.fullmatch(key):
+        return ""
+    if not _SPELLED_ALIKE.fullmatch(value) or _MAY_BE_NO_TEXT.fullmatch(value):
+        return f'"{key}":'
+    return f'"{key}":"{value}"'
+
+
+def is_spelled_alike(text: str) -> bool:
+    """Whether every encoder writes this JSON string in the same way."""
+    return _SPELLED_ALIKE.fullmatch(text) is not None
 
 
 def _attribute(dialect: Dialect, key: str, value: str) -> Condition:

@@ -10,9 +10,9 @@ from msgtrace.model.span import Row
 from msgtrace.storage.postgres.connection import Connection, PlainConnection, Pool
 from msgtrace.storage.postgres.errors import translated_errors
 from msgtrace.storage.reader import Statement
-from msgtrace.storage.search import Condition, Dialect
+from msgtrace.storage.search import Condition, Dialect, needle
 
-_ATTRIBUTE = """CASE json_typeof({0}.attributes -> ?)
+_ATTRIBUTE = """strpos({0}.attributes::text, ?) > 0 AND CASE json_typeof({0}.attributes -> ?)
     WHEN 'string' THEN {0}.attributes ->> ? = ?
     WHEN 'boolean' THEN {0}.attributes ->> ? = ?
     WHEN 'number' THEN ({0}.attributes ->> ?)::double precision = ?::double precision
@@ -23,7 +23,8 @@ END"""
 
 
 def _attribute(table: str, key: str, value: str, number: float | None) -> Condition:
-    return _ATTRIBUTE.format(table), (key, key, value, key, value, key, number, key, key, value)
+    values = (needle(key, value), key, key, value, key, value, key, number, key, key, value)
+    return _ATTRIBUTE.format(table), values
 
 
 # The word of the filter that the place chooses has every bit.

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
 from msgtrace.model.span import Row
 from msgtrace.storage.reader import Statement
-from msgtrace.storage.search import Condition, Dialect
+from msgtrace.storage.search import Condition, Dialect, is_spelled_alike, needle
 from msgtrace.storage.sqlite.connection import LETS_IN, ConnectionThread, open_reader
 
 READERS = 4
 """Reads that run at the same time; further ones wait."""
 
-_ATTRIBUTE = """EXISTS (
-    SELECT 1 FROM json_each({}.attributes) a WHERE a.key = ? AND (
+_ATTRIBUTE = """instr({0}.attributes, ?) AND EXISTS (
+    SELECT 1 FROM json_each({0}.attributes) a WHERE a.key = ? AND (
         CASE a.type
             WHEN 'text' THEN a.atom
             WHEN 'true' THEN 'true'
@@ -32,7 +31,7 @@ _ATTRIBUTE = """EXISTS (
 
 
 def _attribute(table: str, key: str, value: str, number: float | None) -> Condition:
-    return _ATTRIBUTE.format(table), (key, value, number)
+    return _ATTRIBUTE.format(table), (needle(key, value), key, value, number)
 
 
 _STATS = """
@@ -50,14 +49,11 @@ FROM (
 
 _LISTED = "EXISTS (SELECT 1 FROM json_each({}) WHERE value = ?)"
 
-_SPELLED_ALIKE = re.compile(r"[^\x00-\x1f\x7f\"\\\\]+")
-"""Texts that every writer of JSON spells in the same way."""
-
 
 def _listed(column: str, label: str) -> Condition:
     """The label is in a JSON array. Most arrays need not be taken apart to see that it is not."""
     listed = _LISTED.format(column)
-    if not _SPELLED_ALIKE.fullmatch(label):
+    if not is_spelled_alike(label):
         return listed, (label,)
     return f"(instr({column}, ?) AND {listed})", (f'"{label}"', label)
 

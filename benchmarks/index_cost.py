@@ -3,10 +3,9 @@
     python -m benchmarks.index_cost [--spans 200000] [--rounds 3]
 
 Writes the same realistic batches (`benchmarks.query_data`) through the project's writer into fresh
-PostgreSQL databases: one with the whole schema, and one each without one of its indexes, without
-the triggers, and without terms. In CPU time of the database a span, because that holds still on a
-busy machine; the least of the rounds, because neighbours only ever add to it. Each round begins with
-another variant.
+PostgreSQL databases: one with the whole schema, one each without one of its indexes, one without
+the triggers. In CPU time of the database a span, because that holds still on a busy machine; the
+least of the rounds, because neighbours only ever add to it. Each round begins with another variant.
 """
 
 from __future__ import annotations

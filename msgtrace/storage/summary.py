@@ -45,7 +45,7 @@ def trace_row(key: TraceKey, delta: TraceDelta, to_column: Callable[[list[str]],
     """A row in TRACE_COLUMNS order.
 
     `to_column` writes a sorted list as the backend's columns hold it. terms are None, as in the
-    rows of a time without them, if there are too many.
+    rows of a time without them, if there are too many, or none because nobody told of them.
     """
     terms = _terms(delta)
     return (
@@ -63,7 +63,7 @@ def trace_row(key: TraceKey, delta: TraceDelta, to_column: Callable[[list[str]],
         *(delta.workflow or (None, None)),
         *(delta.session or (None, None)),
         *(delta.user or (None, None)),
-        None if len(terms) > MAX_TERMS else to_column(terms),
+        to_column(terms) if 0 < len(terms) <= MAX_TERMS else None,
         to_column(sorted(delta.services)),
         to_column(sorted(delta.models)),
     )

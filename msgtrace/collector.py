@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+from msgtrace.maintenance.filters import filters_kept
 from msgtrace.maintenance.watch import maintained
 from msgtrace.otlp.encodings import use_decoder
 from msgtrace.pipeline.assembly import open_pipeline
-from msgtrace.pipeline.filters import filters_kept
 from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.grpc import serve_grpc

@@ -67,7 +67,7 @@ def drifted_columns(stored: Row, key: TraceKey, delta: TraceDelta) -> list[str]:
     stored: in TRACE_COLUMNS order, lists as sorted lists of text. Terms that are not known are no
     drift: readers look at the spans instead.
     """
-    wanted = trace_row(key, delta, list)  # type: ignore[arg-type]  # a list stays a list here
+    wanted = trace_row(key, delta, list)
     return [
         name
         for name, is_, must in zip(TRACE_COLUMNS, stored, wanted, strict=True)

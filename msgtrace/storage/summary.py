@@ -6,10 +6,11 @@ The same rules in SQL for every backend.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from msgtrace.model.batch import TraceDelta, TraceKey
 from msgtrace.model.span import Row
-from msgtrace.model.terms import MAX_TERMS, operation_terms
+from msgtrace.model.terms import MAX_TERMS, Term, operation_terms
 
 TRACE_COLUMNS = (
     "tenant_id",
@@ -41,13 +42,25 @@ TRACE_COLUMNS = (
 LIST_COLUMNS = ("terms", "services", "models")
 
 
-def trace_row(key: TraceKey, delta: TraceDelta, to_column: Callable[[list[str]], str]) -> Row:
+def trace_row(
+    key: TraceKey,
+    delta: TraceDelta,
+    to_column: Callable[[list[str]], Any],
+    to_terms: Callable[[list[Term]], Any] | None = None,
+) -> Row:
     """A row in TRACE_COLUMNS order.
 
-    `to_column` writes a sorted list as the backend's columns hold it. terms are None, as in the
-    rows of a time without them, if there are too many, or none because nobody told of them.
+    to_column: writes a sorted list as the backend's columns hold it. to_terms: the same for terms;
+    as texts without it. They are None, as in the rows of a time without terms, if there are too
+    many, or none because nobody told of them.
     """
-    terms = _terms(delta)
+    terms = {term for operation in delta.operations for term in operation_terms(*operation)}
+    if not 0 < len(terms) <= MAX_TERMS:
+        terms_column = None
+    elif to_terms is None:
+        terms_column = to_column(sorted(map(str, terms)))
+    else:
+        terms_column = to_terms(sorted(terms))
     return (
         *key,
         delta.start_time_ns,
@@ -63,15 +76,10 @@ def trace_row(key: TraceKey, delta: TraceDelta, to_column: Callable[[list[str]],
         *(delta.workflow or (None, None)),
         *(delta.session or (None, None)),
         *(delta.user or (None, None)),
-        to_column(terms) if 0 < len(terms) <= MAX_TERMS else None,
+        terms_column,
         to_column(sorted(delta.services)),
         to_column(sorted(delta.models)),
     )
-
-
-def _terms(delta: TraceDelta) -> list[str]:
-    terms = {term for operation in delta.operations for term in operation_terms(*operation)}
-    return sorted(map(str, terms))
 
 
 def on_known_trace(

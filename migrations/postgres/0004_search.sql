@@ -1,4 +1,4 @@
--- 0003_search (PostgreSQL; twin in sqlite/)
+-- 0004_search (PostgreSQL; twin in sqlite/)
 -- Why: lists by service and operation, by model and by attributes must not read the spans of every trace.
 -- Cost: the column costs nothing; each index on `traces` blocks writes of it while it is built, together about two seconds for 500,000 traces.
 -- Order: before the new code; the old code leaves the column NULL, which readers understand.

@@ -1,4 +1,4 @@
--- 0003_search (SQLite; twin in postgres/)
+-- 0004_search (SQLite; twin in postgres/)
 -- Why: lists by service and operation, and by attributes, must not read the spans of every trace.
 -- Cost: none.
 -- Order: before the new code; the old code leaves the column NULL, which readers understand.

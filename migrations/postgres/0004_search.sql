@@ -29,8 +29,8 @@ ALTER TABLE attribute_filters ALTER COLUMN filter SET STORAGE EXTERNAL;
 CREATE INDEX attribute_filters_reach ON attribute_filters (tenant_id, last_ns) WHERE filter IS NOT NULL OR claimed_at_ns IS NOT NULL;
 CREATE INDEX attribute_filters_missing ON attribute_filters (tenant_id, first_ns) WHERE filter IS NULL;
 
--- A trace that changes where filters are made already takes the filter away, whoever changes it.
-CREATE FUNCTION forget_attribute_filters() RETURNS trigger LANGUAGE plpgsql AS $$
+-- A trace that changes where filters are made already takes the filter away, whoever changes it and whatever their search_path.
+CREATE FUNCTION forget_attribute_filters() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     IF EXISTS (
         SELECT 1 FROM changed WHERE start_time_ns <= (

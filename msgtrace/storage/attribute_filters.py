@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from hashlib import blake2b
+from collections.abc import Iterable
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -28,12 +27,18 @@ LETS_ALL_IN = b"\xff" * WORD_BYTES
 
 _BITS_PER_PAIR = 16
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
-_BITS = 5
 
 Probe = tuple[int, int]
 """(number that chooses the word, bits that must be set in it), both as signed 64-bit integers."""
 
+Pair = tuple[str, Any]
+"""A key, and a text, number or truth as JSON has it."""
+
 _decode = msgspec.json.Decoder().decode
+
+# Spreads the 32 bits of a checksum over 64; the odd number is 2**64 divided by the golden ratio.
+_SPREAD = 0x9E3779B97F4A7C15
+_TWO_BITS = [1 << (number & 63) | 1 << (number >> 6) for number in range(1 << 12)]
 
 
 def probes_of(key: str, value: str) -> list[Probe]:
@@ -42,10 +47,10 @@ def probes_of(key: str, value: str) -> list[Probe]:
     The value is compared with texts, and with numbers if it is one.
     """
     key, value = escape_text(key), escape_text(value)
-    pairs = {_pair(key, value)}
+    texts = {value}
     if (number := as_number(value)) is not None:
-        pairs.add(_pair(key, _number_text(number)))
-    return [_probe(pair) for pair in sorted(pairs)]
+        texts.add(_number_text(number))
+    return [_probe(key, text) for text in sorted(texts)]
 
 
 def as_number(value: str) -> float | None:
@@ -53,21 +58,34 @@ def as_number(value: str) -> float | None:
     return float(value) if _NUMBER.fullmatch(value) else None
 
 
-def pairs_of(attributes: str) -> Iterator[str]:
-    """The pairs in a stored JSON text of attributes, as `make_filter` takes them.
+def pairs_of(texts: Iterable[str]) -> set[Pair]:
+    """The distinct pairs in stored JSON texts of attributes, as `make_filter` takes them.
 
     Lists, maps and bytes are not searched for.
     """
-    for key, value in _decode(attributes).items():
-        if isinstance(value, str):
-            yield _pair(key, value)
-        elif (text := _text(value)) is not None:
-            yield _pair(key, text)
+    pairs: set[Pair] = set()
+    for text in texts:
+        attributes = _decode(text)
+        try:
+            pairs.update(attributes.items())
+        except TypeError:  # a list or a map among them
+            pairs.update(filter(None, map(_plain, attributes.items())))
+    return pairs
 
 
-def make_filter(pairs: Iterable[str]) -> bytes:
+def _plain(pair: Pair) -> Pair | None:
+    key, value = pair
+    match value:
+        case {"$int": str(text)} | {"$double": str(text)} if len(value) == 1:
+            return key, text
+        case dict() | list():
+            return None
+    return pair
+
+
+def make_filter(pairs: Iterable[Pair]) -> bytes:
     """The filter of distinct pairs."""
-    probes = [_probe(pair) for pair in pairs]
+    probes = [_probe(key, text) for key, value in pairs for text in _texts(value)]
     words = [0] * max(1, -(-len(probes) * _BITS_PER_PAIR // (8 * WORD_BYTES)))
     for place, bits in probes:
         words[place % len(words)] |= bits
@@ -82,30 +100,22 @@ def lets_in(made: bytes | None, place: int, bits: int) -> bool:
     return int.from_bytes(made[start : start + WORD_BYTES], signed=True) & bits == bits
 
 
-def _pair(key: str, value: str) -> str:
-    return f"{key}\0{value}"
-
-
-def _text(value: Any) -> str | None:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return _number_text(float(value))
-        case {"$int": str(text)} | {"$double": str(text)} if len(value) == 1:
-            return str(text)
-    return None
+def _texts(value: Any) -> tuple[str, ...]:
+    """What a search may say for the value."""
+    if isinstance(value, str):
+        return (value,)
+    if value is None:
+        return ()
+    number = _number_text(float(value))
+    # To Python True is 1, so of two such pairs a set keeps one.
+    return (number, "true" if value else "false") if value in (0, 1) else (number,)
 
 
 def _number_text(number: float) -> str:
     return repr(number + 0.0)  # -0.0 is 0.0
 
 
-@lru_cache(maxsize=65_536)
-def _probe(pair: str) -> Probe:
-    number = int.from_bytes(blake2b(pair.encode(), digest_size=8).digest())
-    place, bits = number >> 32, 0
-    for _ in range(_BITS):
-        bits |= 1 << (number & 63)
-        number >>= 6
-    return place, bits - (1 << 64) if bits >> 63 else bits
+def _probe(key: str, text: str) -> Probe:
+    number = crc32(f"{key}\0{text}".encode()) * _SPREAD
+    bits = _TWO_BITS[number & 4095] | _TWO_BITS[number >> 12 & 4095] | 1 << (number >> 24 & 63)
+    return number >> 32 & 0xFFFFFFFF, bits - (1 << 64) if bits >> 63 else bits

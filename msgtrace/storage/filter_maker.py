@@ -200,7 +200,7 @@ class FilterMaker:
 
 
 def _filter_of_texts(texts: Sequence[str]) -> bytes:
-    return make_filter({pair for attributes in texts for pair in pairs_of(attributes)})
+    return make_filter(pairs_of(texts))
 
 
 def _cut(traces: Sequence[Row], first_ns: int) -> list[Stretch]:

@@ -9,21 +9,20 @@ Sources: opentelemetry-proto trace.proto; docs/specification.md "JSON Protobuf E
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import EntityRef
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope as OtlpScope
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
-from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from msgtrace.model.span import InstrumentationScope, Resource, Span
-from msgtrace.otlp.values import EMPTY_LIST, EMPTY_MAP, pairs_from_plain
+from msgtrace.otlp.values import EMPTY_LIST, EMPTY_MAP, add_pairs
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-
-T = TypeVar("T")
 
 _TAGGED_JSON: dict[str, Callable[[Any], dict[str, Any]]] = {
     "$bytes": lambda text: {"bytesValue": text},
@@ -38,7 +37,7 @@ def encode_request(spans: Sequence[Span]) -> bytes:
     request = ExportTraceServiceRequest()
     for resource, scopes in _grouped(spans):
         envelope = request.resource_spans.add(schema_url=resource.schema_url)
-        envelope.resource.attributes.extend(_pairs(resource.attributes))
+        _add_attributes(envelope.resource, resource.attributes)
         envelope.resource.dropped_attributes_count = resource.dropped_attributes_count
         envelope.resource.entity_refs.extend(
             EntityRef(**each) for each in _items(resource.entity_refs)
@@ -47,9 +46,10 @@ def encode_request(spans: Sequence[Span]) -> bytes:
             scope_spans = envelope.scope_spans.add(schema_url=scope.schema_url)
             scope_spans.scope.name = scope.name
             scope_spans.scope.version = scope.version
-            scope_spans.scope.attributes.extend(_pairs(scope.attributes))
+            _add_attributes(scope_spans.scope, scope.attributes)
             scope_spans.scope.dropped_attributes_count = scope.dropped_attributes_count
-            scope_spans.spans.extend(map(_span, members))
+            for span in members:
+                _fill(scope_spans.spans.add(), span)
     serialized: bytes = request.SerializeToString()
     return serialized
 
@@ -82,49 +82,48 @@ def _grouped(spans: Sequence[Span]) -> Iterator[tuple[Resource, Scopes]]:
         yield resource, scopes.items()
 
 
-def _span(span: Span) -> OtlpSpan:
-    return OtlpSpan(
-        trace_id=span.trace_id,
-        span_id=span.span_id,
-        parent_span_id=span.parent_span_id or b"",
-        trace_state=span.trace_state,
-        flags=span.flags,
-        name=span.name,
-        kind=span.kind,  # type: ignore[arg-type]  # any number is legal
-        start_time_unix_nano=span.start_time_ns,
-        end_time_unix_nano=span.end_time_ns,
-        attributes=_pairs(span.attributes),
-        dropped_attributes_count=span.dropped_attributes_count,
-        events=map(_event, _items(span.events)),
-        dropped_events_count=span.dropped_events_count,
-        links=map(_link, _items(span.links)),
-        dropped_links_count=span.dropped_links_count,
-        status=Status(message=span.status_message, code=span.status_code),  # type: ignore[arg-type]  # any number is legal
-    )
+def _fill(message: OtlpSpan, span: Span) -> None:
+    message.trace_id = span.trace_id
+    message.span_id = span.span_id
+    message.parent_span_id = span.parent_span_id or b""
+    message.trace_state = span.trace_state
+    message.flags = span.flags
+    message.name = span.name
+    message.kind = span.kind  # type: ignore[assignment]  # any number is legal
+    message.start_time_unix_nano = span.start_time_ns
+    message.end_time_unix_nano = span.end_time_ns
+    _add_attributes(message, span.attributes)
+    message.dropped_attributes_count = span.dropped_attributes_count
+    for event in _items(span.events):
+        _fill_event(message.events.add(), event)
+    message.dropped_events_count = span.dropped_events_count
+    for link in _items(span.links):
+        _fill_link(message.links.add(), link)
+    message.dropped_links_count = span.dropped_links_count
+    if span.status_code or span.status_message:
+        message.status.code = span.status_code  # type: ignore[assignment]  # any number is legal
+        message.status.message = span.status_message
 
 
-def _event(event: dict[str, Any]) -> OtlpSpan.Event:
-    return OtlpSpan.Event(
-        time_unix_nano=int(event["time_unix_nano"]),
-        name=event["name"],
-        attributes=pairs_from_plain(event["attributes"]),
-        dropped_attributes_count=event["dropped_attributes_count"],
-    )
+def _fill_event(message: OtlpSpan.Event, event: dict[str, Any]) -> None:
+    message.time_unix_nano = int(event["time_unix_nano"])
+    message.name = event["name"]
+    add_pairs(message.attributes, event["attributes"])
+    message.dropped_attributes_count = event["dropped_attributes_count"]
 
 
-def _link(link: dict[str, Any]) -> OtlpSpan.Link:
-    return OtlpSpan.Link(
-        trace_id=bytes.fromhex(link["trace_id"]),
-        span_id=bytes.fromhex(link["span_id"]),
-        trace_state=link["trace_state"],
-        attributes=pairs_from_plain(link["attributes"]),
-        dropped_attributes_count=link["dropped_attributes_count"],
-        flags=link["flags"],
-    )
+def _fill_link(message: OtlpSpan.Link, link: dict[str, Any]) -> None:
+    message.trace_id = bytes.fromhex(link["trace_id"])
+    message.span_id = bytes.fromhex(link["span_id"])
+    message.trace_state = link["trace_state"]
+    add_pairs(message.attributes, link["attributes"])
+    message.dropped_attributes_count = link["dropped_attributes_count"]
+    message.flags = link["flags"]
 
 
-def _pairs(attributes: str) -> Any:
-    return pairs_from_plain(_decode(attributes)) if attributes != EMPTY_MAP else ()
+def _add_attributes(message: OtlpSpan | OtlpResource | OtlpScope, attributes: str) -> None:
+    if attributes != EMPTY_MAP:
+        add_pairs(message.attributes, _decode(attributes))
 
 
 def _items(array: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgtrace.model.search import TraceSearch
@@ -25,7 +26,7 @@ _MAX_STRETCHES = 256
 _GROWTH = 4
 
 _STRETCHES = """
-SELECT f.first_ns, f.last_ns FROM attribute_filters f
+SELECT f.first_ns, f.last_ns, f.filter IS NOT NULL FROM attribute_filters f
 WHERE f.tenant_id = ? AND f.first_ns <= ? AND f.last_ns >= ? AND (f.filter IS NULL OR ({}))
 ORDER BY f.first_ns DESC LIMIT ?
 """
@@ -40,8 +41,11 @@ class Stretch(NamedTuple):
     last_ns: int
 
 
-PageStatement = Callable[[Stretch, int], "Statement"]
-"""The statement for so many matching traces of a stretch, newest first."""
+PageStatement = Callable[[Sequence[Stretch], int], "Statement"]
+"""The statement for so many matching traces of some stretches, newest first.
+
+Of several stretches none holds many traces; a single one may hold all that there are.
+"""
 
 
 class FilteredWalk:
@@ -65,29 +69,35 @@ class FilteredWalk:
         size = _FIRST_STRETCHES
         is_over = self._first_ns > self._last_ns
         while not is_over and len(rows) < count:
-            stretches, is_over = await self._next_stretches(size)
-            for stretch in _joined(stretches):
+            groups, is_over = await self._next_groups(size)
+            for group in groups:
                 if len(rows) < count:
-                    [found] = await self._read([statement(stretch, count - len(rows))])
+                    [found] = await self._read([statement(group, count - len(rows))])
                     rows += found
             size = min(size * _GROWTH, _MAX_STRETCHES)
         return rows
 
-    async def _next_stretches(self, size: int) -> tuple[list[Stretch], bool]:
-        """The next ones that may hold a match, and whether there are no more."""
+    async def _next_groups(self, size: int) -> tuple[list[list[Stretch]], bool]:
+        """The next stretches that may hold a match, and whether there are no more.
+
+        Those with a filter are grouped; one without may be long and stands alone.
+        """
         values = (self._tenant_id, self._last_ns, self._first_ns, *self._probes, size)
         found, [(beginning_ns,)] = await self._read(
             [(self._sql, values), (_BEGINNING, (self._tenant_id,))]
         )
-        stretches = [Stretch(*row) for row in found]
-        if len(stretches) == size and stretches[-1].first_ns > self._first_ns:
-            self._last_ns = stretches[-1].first_ns - 1
-            return stretches, False
+        groups: list[list[Stretch]] = []
+        for has_filter, stretches in groupby(found, key=lambda row: bool(row[2])):
+            each = [Stretch(*row[:2]) for row in stretches]
+            groups += [each] if has_filter else [[stretch] for stretch in each]
+        if len(found) == size and found[-1][0] > self._first_ns:
+            self._last_ns = found[-1][0] - 1
+            return groups, False
         # Nothing is known of what is before the first filter.
         before_ns = self._last_ns if beginning_ns is None else min(beginning_ns - 1, self._last_ns)
         if before_ns >= self._first_ns:
-            stretches.append(Stretch(self._first_ns, before_ns))
-        return stretches, True
+            groups.append([Stretch(self._first_ns, before_ns)])
+        return groups, True
 
 
 def within_stretch(search: TraceSearch, stretch: Stretch) -> TraceSearch:
@@ -109,14 +119,3 @@ def _last_ns(search: TraceSearch) -> int:
     if search.filter.end_ns is not None:
         bounds.append(search.filter.end_ns - 1)
     return min(bounds)
-
-
-def _joined(stretches: Sequence[Stretch]) -> list[Stretch]:
-    """Neighbours made one; `stretches` is newest first."""
-    joined: list[Stretch] = []
-    for stretch in stretches:
-        if joined and joined[-1].first_ns - 1 == stretch.last_ns:
-            joined[-1] = Stretch(stretch.first_ns, joined[-1].last_ns)
-        else:
-            joined.append(stretch)
-    return joined

@@ -33,6 +33,7 @@ from msgtrace.model.units import MAX_INT64
 from msgtrace.storage.filtered_walk import FilteredWalk, Stretch, within_stretch
 from msgtrace.storage.outlined import spans_at
 from msgtrace.storage.search import (
+    Condition,
     Count,
     Dialect,
     all_of,
@@ -58,10 +59,9 @@ _SUMMARY = """
 SELECT t.trace_id, t.start_time_ns, t.end_time_ns, t.span_count, t.error_count,
     t.root_has_parent, t.root_span_id, t.root_span_name, t.root_service_name, t.services,
     t.workflow_name, t.session_id, t.user_id, t.models, t.input_tokens, t.output_tokens, t.cost
-FROM traces t
 """
 
-_ONE_SUMMARY = f"{_SUMMARY} WHERE t.tenant_id = ? AND t.trace_id = ?"
+_ONE_SUMMARY = f"{_SUMMARY} FROM traces t WHERE t.tenant_id = ? AND t.trace_id = ?"
 
 _NEWEST_FIRST = "ORDER BY t.start_time_ns DESC, t.trace_id DESC"
 
@@ -130,11 +130,13 @@ class SqlReader:
 
     async def find_traces(self, tenant_id: TenantId, search: TraceSearch) -> TracePage:
         """See TraceReader."""
-        count = _count_statement(tenant_id, plan := plan_count(self._dialect, search.filter))
+        plan = plan_count(self._dialect, search.filter)
+        count = _count_statement(tenant_id, plan)
         # One more than asked tells whether there is a next page.
         if _is_worth_a_walk(search):
             page = await self._walk(tenant_id, search)
-            [[(counted, looked_at)]] = await self._read([count])
+            is_all = search.after is None and len(page) <= search.limit
+            [[(counted, looked_at)]] = [[(0, 0)]] if is_all else await self._read([count])
         else:
             page, [(counted, looked_at)] = await self._read(
                 [self._page_statement(tenant_id, search, search.limit + 1, search.offset), count]
@@ -150,18 +152,30 @@ class SqlReader:
         )
 
     def _page_statement(
-        self, tenant_id: TenantId, search: TraceSearch, limit: int, offset: int = 0
+        self,
+        tenant_id: TenantId,
+        search: TraceSearch,
+        limit: int,
+        offset: int = 0,
+        traces: Condition = ("traces t", ()),
     ) -> Statement:
+        """traces: what is read, with its values."""
+        table, table_values = traces
         where, values = join_conditions(page_conditions(self._dialect, search))
-        sql = f"{_SUMMARY} WHERE {where} {_NEWEST_FIRST} LIMIT ? OFFSET ?"
-        return sql, [tenant_id, *values, limit, offset]
+        sql = f"{_SUMMARY} FROM {table} WHERE {where} {_NEWEST_FIRST} LIMIT ? OFFSET ?"
+        return sql, [*table_values, tenant_id, *values, limit, offset]
 
     async def _walk(self, tenant_id: TenantId, search: TraceSearch) -> list[Row]:
         """The rows of a page, and one more if there is one."""
 
-        def statement(stretch: Stretch, count: int) -> Statement:
+        def statement(stretches: Sequence[Stretch], count: int) -> Statement:
+            if len(stretches) > 1:
+                traces = self._dialect.stretches(tenant_id, stretches)
+                return self._page_statement(tenant_id, search, count, traces=traces)
+            [stretch] = stretches
+            traces = self._dialect.stretch(tenant_id, *stretch)
             within = within_stretch(search, stretch)
-            return self._page_statement(tenant_id, within, count)
+            return self._page_statement(tenant_id, within, count, traces=traces)
 
         walk = FilteredWalk(self._read, self._dialect.lets_in, tenant_id, search)
         rows = await walk.take(search.offset + search.limit + 1, statement)
@@ -290,9 +304,9 @@ class SqlReader:
 
 
 def _is_worth_a_walk(search: TraceSearch) -> bool:
-    """Attributes alone lead nowhere; a person, a session or a name is found along an index."""
+    """No index leads to attributes. A person or a session has few traces."""
     wanted = search.filter
-    return bool(wanted.attributes) and not (wanted.name or wanted.session_id or wanted.user_id)
+    return bool(wanted.attributes) and not (wanted.session_id or wanted.user_id)
 
 
 def _count_statement(tenant_id: TenantId, plan: Count) -> Statement:

@@ -7,7 +7,7 @@ constant text with a `?` for each value.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -47,6 +47,8 @@ class Dialect:
     term: Callable[[Term], Condition]
     attribute: Callable[[str, str, str, float | None], Condition]
     """(table alias, key, value, value as a number): an attribute of a span or a resource."""
+    stretches: Callable[[int, Sequence[tuple[int, int]]], Condition]
+    """(tenant, stretches of first and last start): the traces in them, as `t`."""
     lets_in: str  # the place and the bits of a probe, see storage.attribute_filters
     text: str  # pattern for the name, for the status message, for JSON text
     name: str = "s.name = ?"
@@ -58,6 +60,8 @@ class Dialect:
     max_duration_ns: str = "t.duration_ns <= ?"
     start_ns: str = "t.start_time_ns >= ?"
     end_ns: str = "t.start_time_ns < ?"
+    stretch: Callable[[int, int, int], Condition] = lambda *_: ("traces t", ())
+    """(tenant, first, last start): `traces t` for a search that only the index of times helps."""
     after: str = "(t.start_time_ns, t.trace_id) < (?, ?)"
 
 

@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from msgtrace.model.span import Row
 from msgtrace.storage.reader import Statement
 from msgtrace.storage.search import Condition, Dialect, is_spelled_alike, needle
@@ -58,6 +60,17 @@ def _listed(column: str, label: str) -> Condition:
     return f"(instr({column}, ?) AND {listed})", (f'"{label}"', label)
 
 
+_STRETCHES = """(
+    SELECT near.* FROM json_each(?) f CROSS JOIN traces near
+    WHERE near.tenant_id = ? AND near.start_time_ns
+        BETWEEN json_extract(f.value, '$[0]') AND json_extract(f.value, '$[1]')
+) AS t"""
+
+
+def _stretches(tenant_id: int, stretches: Sequence[tuple[int, int]]) -> Condition:
+    return _STRETCHES, (msgspec.json.encode(stretches).decode(), tenant_id)
+
+
 DIALECT = Dialect(
     indexed=frozenset(("session_id", "user_id", "has_errors", "start_ns", "end_ns")),
     stats=_STATS,
@@ -65,6 +78,7 @@ DIALECT = Dialect(
     model=lambda label: _listed("t.models", label),
     term=lambda term: ("instr(t.terms, ?) > 0", (f'"{term}"',)),
     attribute=_attribute,
+    stretches=_stretches,
     lets_in=f"{LETS_IN}(f.filter, ?, ?)",
     text=(
         r"(s.name LIKE ? ESCAPE '\' OR s.status_message LIKE ? ESCAPE '\'"

@@ -39,6 +39,24 @@ def running_collector(
             child.wait(30)
 
 
+@contextlib.contextmanager
+def running_query_service(database_url: str) -> Iterator[tuple[psutil.Process, int]]:
+    """A query service on a free port of loopback; yields the process and its port."""
+    port = free_port()
+    environment = os.environ | {
+        "MSGTRACE_DATABASE_URL": database_url,
+        "MSGTRACE_PORT": str(port),
+        "MSGTRACE_LOG_LEVEL": "warning",
+    }
+    child = subprocess.Popen([sys.executable, "-m", "msgtrace", "query"], env=environment)
+    try:
+        wait_for_port(port)
+        yield psutil.Process(child.pid), port
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(30)
+
+
 def wait_for_port(port: int, timeout_s: float = 30) -> None:
     """Return once something listens on loopback's `port`."""
     deadline = time.monotonic() + timeout_s

@@ -1,23 +1,29 @@
 """The endpoints: parse, one call to storage, view.
 
 Path: storage → query → [api.traces] → HTTP.
-The JSON of a whole trace is made in a thread: a trace may have 50,000 spans, and the event loop has
-other requests to serve meanwhile.
+The JSON of a small trace is made at once, in a thread: the event loop has other requests to serve.
+That of a large one is streamed while its spans are read.
 Not here: paths and methods (api.app), statuses of errors (api.errors).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from msgtrace.api import params, views
+from msgtrace.api.streaming import ReadSpans, trace_pieces, tree_pieces
 from msgtrace.errors import TraceNotFound
-from msgtrace.model.trace import Trace
+from msgtrace.model.trace import Trace, TraceOutline
 from msgtrace.query.tree import build_forest
 from msgtrace.storage.protocol import Storage
+
+MAX_WHOLE_SPANS = 512
+"""Traces up to so many spans are read and answered as a whole."""
 
 
 async def find_traces(request: Request) -> Response:
@@ -30,12 +36,16 @@ async def find_traces(request: Request) -> Response:
 async def get_trace(request: Request) -> Response:
     """GET /api/v1/traces/{trace_id}"""
     trace = await _get_trace(request)
+    if isinstance(trace, TraceOutline):
+        return _stream(trace_pieces(trace, _span_reader(request, trace)))
     return _json(await asyncio.to_thread(views.trace, trace))
 
 
 async def get_trace_tree(request: Request) -> Response:
     """GET /api/v1/traces/{trace_id}/tree"""
     trace = await _get_trace(request)
+    if isinstance(trace, TraceOutline):
+        return _stream(tree_pieces(trace, _span_reader(request, trace)))
     return _json(await asyncio.to_thread(_tree, trace))
 
 
@@ -83,13 +93,20 @@ async def list_operations(request: Request) -> Response:
     )
 
 
-async def _get_trace(request: Request) -> Trace:
+async def _get_trace(request: Request) -> Trace | TraceOutline:
     params.refuse_all(request)
     trace_id = params.trace_id(request)
-    trace = await _storage(request).get_trace(params.tenant_id(request), trace_id)
+    trace = await _storage(request).get_trace_or_outline(
+        params.tenant_id(request), trace_id, max_spans=MAX_WHOLE_SPANS
+    )
     if trace is None:
         raise TraceNotFound(trace_id.hex())
     return trace
+
+
+def _span_reader(request: Request, outline: TraceOutline) -> ReadSpans:
+    read = _storage(request).read_outlined
+    return partial(read, params.tenant_id(request), outline.summary.trace_id)
 
 
 def _tree(trace: Trace) -> bytes:
@@ -99,6 +116,10 @@ def _tree(trace: Trace) -> bytes:
 def _storage(request: Request) -> Storage:
     storage: Storage = request.app.state.storage
     return storage
+
+
+def _stream(pieces: AsyncIterator[bytes]) -> Response:
+    return StreamingResponse(pieces, media_type="application/json")
 
 
 def _json(content: bytes) -> Response:

@@ -30,10 +30,17 @@ from msgtrace.api.replies import (
     TreeView,
 )
 from msgtrace.model.search import TracePage, TraceSearch
-from msgtrace.model.span import KIND_NAMES, STATUS_NAMES, InstrumentationScope, Resource, Span
+from msgtrace.model.span import (
+    KIND_NAMES,
+    STATUS_NAMES,
+    InstrumentationScope,
+    Resource,
+    Span,
+    TraceId,
+)
 from msgtrace.model.trace import Operation, Trace, TraceStats, TraceSummary
 from msgtrace.model.units import NS_PER_MS, rfc3339
-from msgtrace.query.tree import TreeNode
+from msgtrace.query.tree import Relation, TreeNode
 
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -58,7 +65,28 @@ def trace(trace: Trace) -> bytes:
     return _ENCODER.encode(TraceView(**summary, spans=[_span(span) for span in trace.spans]))
 
 
-def trace_tree(trace: Trace, roots: Sequence[TreeNode]) -> bytes:
+def trace_head(summary: TraceSummary) -> bytes:
+    """What a trace begins with, up to its first span; `]}` ends it."""
+    view = TraceView(**msgspec.structs.asdict(_summary(summary)), spans=[])
+    return _ENCODER.encode(view).removesuffix(b"]}")
+
+
+def span(span: Span) -> bytes:
+    """One span of a trace."""
+    return _ENCODER.encode(_span(span))
+
+
+def tree_head(trace_id: TraceId, span_count: int) -> bytes:
+    """What a tree begins with, up to its first root; `]}` ends it."""
+    return _ENCODER.encode(TreeView(trace_id.hex(), span_count, [])).removesuffix(b"]}")
+
+
+def node_head(span: Span, relation: Relation) -> bytes:
+    """What a node of a tree begins with, up to its first child; `]}` ends it."""
+    return _ENCODER.encode(NodeView(_span(span), relation, [])).removesuffix(b"]}")
+
+
+def trace_tree(trace: Trace, roots: Sequence[TreeNode[Span]]) -> bytes:
     """The forest that was built of the trace's spans."""
     return _ENCODER.encode(TreeView(trace.summary.trace_id.hex(), len(trace.spans), _forest(roots)))
 
@@ -124,7 +152,7 @@ def _summary(summary: TraceSummary) -> SummaryView:
     )
 
 
-def _forest(roots: Sequence[TreeNode]) -> list[NodeView]:
+def _forest(roots: Sequence[TreeNode[Span]]) -> list[NodeView]:
     """The same forest of views; a stack stands in for recursion."""
     forest: list[NodeView] = []
     waiting = [(node, forest) for node in reversed(roots)]

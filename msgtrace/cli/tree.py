@@ -25,6 +25,7 @@ from msgtrace.cli.replies import Span, SpanNode, TraceTree
 from msgtrace.cli.text import clean, counted, exact_local_time, human_duration
 
 MAX_SPANS_SHOWN = 1_000
+MAX_CHILDREN_SHOWN = 50
 
 _BRANCH, _LAST_BRANCH, _TRUNK, _BLANK = "├─ ", "└─ ", "│  ", "   "
 _GUIDE_CELLS = 3
@@ -41,6 +42,16 @@ class TreeLine:
     guides: str
     guides_below: str
     shows_service: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FoldLine:
+    """Siblings that are left out: so many, with all that stands below them."""
+
+    guides: str
+    siblings: int
+    spans: int
+    errors: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +72,14 @@ class Timeline:
         return " " * first + "█" * (past - first)
 
 
-def print_tree(console: Console, tree: TraceTree, *, max_spans: int | None) -> None:
-    """Facts about the trace, then its spans in order. max_spans: None prints all."""
+def print_tree(
+    console: Console, tree: TraceTree, *, max_spans: int | None, max_children: int | None
+) -> None:
+    """Facts about the trace, then its spans in order.
+
+    max_spans, max_children: lines in all, and children of one span, that are printed; None prints
+    all.
+    """
     spans = [node.span for node in _every_node(tree.roots)]
     if not spans:
         print_sentence(console, f"Trace {clean(tree.trace_id)} has no spans.")
@@ -71,25 +88,66 @@ def print_tree(console: Console, tree: TraceTree, *, max_spans: int | None) -> N
     end_ns = max(max(span.start_time_unix_nano, span.end_time_unix_nano) for span in spans)
     print_facts(console, _facts(tree.trace_id, spans, start_ns, end_ns))
     console.print()
-    lines = list(islice(walk(tree.roots), max_spans))
+    lines = list(islice(walk(tree.roots, max_children), max_spans))
     _print_lines(console, lines, start_ns, end_ns)
-    if len(lines) < len(spans):
-        rest = counted(len(spans) - len(lines), "more span")
+    accounted = sum(line.spans if isinstance(line, FoldLine) else 1 for line in lines)
+    if accounted < len(spans):
+        rest = counted(len(spans) - accounted, "more span")
         print_sentence(console, f"… {rest}; --all shows them", style=QUIET_STYLE)
+    elif any(isinstance(line, FoldLine) for line in lines):
+        sentence = "--children N shows more of what is folded, --all everything"
+        print_sentence(console, sentence, style=QUIET_STYLE)
 
 
-def walk(roots: Sequence[SpanNode]) -> Iterator[TreeLine]:
-    """Every span once, a parent before its children, with the guide lines of its place."""
-    waiting = [(root, "", "", "") for root in reversed(roots)]
+def walk(
+    roots: Sequence[SpanNode], max_children: int | None = None
+) -> Iterator[TreeLine | FoldLine]:
+    """Every span once, a parent before its children, with the guide lines of its place.
+
+    Of more than `max_children` siblings the last ones are folded into one line.
+    """
+    waiting: list[tuple[SpanNode | FoldLine, str, str, str]] = []
+    _put(waiting, roots, max_children, "", "", is_top=True)
     while waiting:
         node, guides, base, parent_service = waiting.pop()
+        if isinstance(node, FoldLine):
+            yield node
+            continue
         service = node.span.service_name
         below = base + (_TRUNK if node.children else _BLANK)
         yield TreeLine(node, guides, below, service != parent_service)
-        for child in reversed(node.children):
-            is_last = child is node.children[-1]
-            branch, trunk = (_LAST_BRANCH, _BLANK) if is_last else (_BRANCH, _TRUNK)
-            waiting.append((child, base + branch, base + trunk, service))
+        _put(waiting, node.children, max_children, base, service)
+
+
+def _put(
+    waiting: list[tuple[SpanNode | FoldLine, str, str, str]],
+    siblings: Sequence[SpanNode],
+    max_children: int | None,
+    base: str,
+    parent_service: str,
+    *,
+    is_top: bool = False,
+) -> None:
+    """Siblings come next, in their order."""
+    # A fold of one would take the line of the one.
+    is_folded = max_children is not None and len(siblings) > max_children + 1
+    shown = siblings[:max_children] if is_folded else siblings
+    branch, last = ("", "") if is_top else (_BRANCH, _LAST_BRANCH)
+    trunk, blank = ("", "") if is_top else (_TRUNK, _BLANK)
+    if is_folded:
+        waiting.append((_fold(siblings[len(shown) :], base + last), "", "", ""))
+    for node in reversed(shown):
+        is_last = not is_folded and node is shown[-1]
+        guides, trunks = (last, blank) if is_last else (branch, trunk)
+        waiting.append((node, base + guides, base + trunks, parent_service))
+
+
+def _fold(siblings: Sequence[SpanNode], guides: str) -> FoldLine:
+    spans = errors = 0
+    for node in _every_node(siblings):
+        spans += 1
+        errors += node.span.is_error
+    return FoldLine(guides, len(siblings), spans, errors)
 
 
 def _every_node(roots: Sequence[SpanNode]) -> Iterator[SpanNode]:
@@ -115,19 +173,38 @@ def _facts(
     ]
 
 
-def _print_lines(console: Console, lines: Sequence[TreeLine], start_ns: int, end_ns: int) -> None:
+def _print_lines(
+    console: Console, lines: Sequence[TreeLine | FoldLine], start_ns: int, end_ns: int
+) -> None:
     beside_bar = console.width - _DURATION_CELLS - 4  # two gaps of two cells
     room = max(beside_bar - max(_MIN_BAR_CELLS, beside_bar // 3), _GUIDE_CELLS)
     labels = [_label(line, room) for line in lines]
     width = min(max(label.cell_len for label in labels), room)
     timeline = Timeline(start_ns, end_ns, max(1, min(_MAX_BAR_CELLS, beside_bar - width)))
     for line, label in zip(lines, labels, strict=True):
+        if isinstance(line, FoldLine):
+            print_line(console, label)
+            continue
         label.truncate(width, overflow="ellipsis", pad=True)
         _print_span(console, line.node.span, label, timeline)
         _print_description(console, line, room)
 
 
-def _label(line: TreeLine, room: int) -> Text:
+def _fold_label(fold: FoldLine, room: int) -> Text:
+    """… 4,980 more (12,004 spans with theirs, 3 errors)"""
+    details = []
+    if fold.spans > fold.siblings:
+        details.append(f"{counted(fold.spans, 'span')} with theirs")
+    if fold.errors:
+        details.append(counted(fold.errors, "error"))
+    more = f"… {fold.siblings:,} more" + (f" ({', '.join(details)})" if details else "")
+    style = ERROR_STYLE if fold.errors else QUIET_STYLE
+    return Text.assemble((_fit_guides(fold.guides, room), QUIET_STYLE), (more, style))
+
+
+def _label(line: TreeLine | FoldLine, room: int) -> Text:
+    if isinstance(line, FoldLine):
+        return _fold_label(line, room)
     span = line.node.span
     label = Text.assemble((_fit_guides(line.guides, room), QUIET_STYLE))
     if span.is_error:

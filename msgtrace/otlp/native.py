@@ -129,7 +129,12 @@ def _traces(rows: Any, services: Sequence[str], tenant_id: TenantId) -> dict[Tra
             root_service_name=services[root_service],
             span_count=span_count,
             error_count=error_count,
-            services={services[place] for place in places},
+            services={services[place] for place, _ in operations},
+            operations={
+                (services[place], escape_text(name))
+                for place, names in operations
+                for name in names
+            },
         )
         for (
             trace_id,
@@ -140,7 +145,7 @@ def _traces(rows: Any, services: Sequence[str], tenant_id: TenantId) -> dict[Tra
             (has_parent, root_start_ns, root_span_id),
             root_name,
             root_service,
-            places,
+            operations,
         ) in rows.traces()
     }
 

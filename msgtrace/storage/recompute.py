@@ -18,7 +18,7 @@ from msgtrace.model.genai import GenAiFacts, read_facts
 from msgtrace.model.span import SPAN_COLUMNS, TRACE_ID_BYTES, Row
 from msgtrace.model.text import unescape_json
 from msgtrace.storage.reader import ReadSql, Statement
-from msgtrace.storage.summary import TRACE_COLUMNS, trace_row
+from msgtrace.storage.summary import LIST_COLUMNS, TRACE_COLUMNS, trace_row
 
 _COUNTED_COLUMNS = SPAN_COLUMNS[: SPAN_COLUMNS.index("name") + 1]
 
@@ -64,19 +64,28 @@ def summarize_stored(rows: Iterable[Row]) -> dict[TraceKey, TraceDelta]:
 def drifted_columns(stored: Row, key: TraceKey, delta: TraceDelta) -> list[str]:
     """The columns of a summary that are not what the spans say.
 
-    stored: in TRACE_COLUMNS order, services and models as sorted lists.
+    stored: in TRACE_COLUMNS order, lists as sorted lists of text. Terms that are not known are no
+    drift: readers look at the spans instead.
     """
-    wanted = trace_row(key, delta, list)  # type: ignore[arg-type]  # a list stays a list here
+    wanted = trace_row(key, delta, list)
     return [
         name
         for name, is_, must in zip(TRACE_COLUMNS, stored, wanted, strict=True)
-        if not (math.isclose(is_, must, abs_tol=_COST_TOLERANCE) if name == "cost" else is_ == must)
+        if not _agree(name, is_, must)
     ]
 
 
-def plain_trace(row: Row, read_list: Callable[[Any], list[str]]) -> Row:
+def _agree(column: str, is_: Any, must: Any) -> bool:
+    if column == "cost":
+        return math.isclose(is_, must, abs_tol=_COST_TOLERANCE)
+    return bool(is_ == must) or (column == "terms" and is_ is None)
+
+
+def plain_trace(row: Row, read_list: Callable[[Any], list[Any]]) -> Row:
     """A row of traces in TRACE_COLUMNS order as `drifted_columns` takes it."""
-    return (*row[:-2], sorted(read_list(row[-2])), sorted(read_list(row[-1])))
+    others, lists = row[: -len(LIST_COLUMNS)], row[-len(LIST_COLUMNS) :]
+    plain = (None if each is None else sorted(map(str, read_list(each))) for each in lists)
+    return (*others, *plain)
 
 
 async def find_drift(

@@ -22,7 +22,7 @@ from tests.batches import request, span
 from tests.http2 import BROKEN, Connection, prefix
 
 CLIENTS = 100
-SLOW_S = 10.0
+SLOW_S = 6.0
 """How long clients go on that send slowly, stall, or come again."""
 
 PROTOBUF_HEADERS = "Content-Type: application/x-protobuf"

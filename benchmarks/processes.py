@@ -17,7 +17,7 @@ import psutil
 
 @contextlib.contextmanager
 def running_collector(
-    database_url: str, *, workers: int = 1
+    database_url: str, *, workers: int = 1, log_level: str = "warning"
 ) -> Iterator[tuple[psutil.Process, dict[str, int]]]:
     """A collector on free ports of loopback; yields the process and its ports by wire."""
     ports = {"grpc": free_port(), "http": free_port()}
@@ -25,7 +25,7 @@ def running_collector(
         "MSGTRACE_DATABASE_URL": database_url,
         "MSGTRACE_GRPC_PORT": str(ports["grpc"]),
         "MSGTRACE_HTTP_PORT": str(ports["http"]),
-        "MSGTRACE_LOG_LEVEL": "warning",
+        "MSGTRACE_LOG_LEVEL": log_level,
         "MSGTRACE_WORKERS": str(workers),
     }
     with tempfile.TemporaryDirectory(prefix="msgtrace-spill-") as spill:
@@ -37,6 +37,24 @@ def running_collector(
         finally:
             child.send_signal(signal.SIGTERM)
             child.wait(30)
+
+
+@contextlib.contextmanager
+def running_query_service(database_url: str) -> Iterator[tuple[psutil.Process, int]]:
+    """A query service on a free port of loopback; yields the process and its port."""
+    port = free_port()
+    environment = os.environ | {
+        "MSGTRACE_DATABASE_URL": database_url,
+        "MSGTRACE_PORT": str(port),
+        "MSGTRACE_LOG_LEVEL": "warning",
+    }
+    child = subprocess.Popen([sys.executable, "-m", "msgtrace", "query"], env=environment)
+    try:
+        wait_for_port(port)
+        yield psutil.Process(child.pid), port
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(30)
 
 
 def wait_for_port(port: int, timeout_s: float = 30) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+from msgtrace.maintenance.filters import filters_kept
 from msgtrace.maintenance.watch import maintained
 from msgtrace.otlp.encodings import use_decoder
 from msgtrace.otlp.rules import read_rules
@@ -120,6 +121,7 @@ async def serve_collector(
             ) as http_port,
             readiness.watched(),
             maintained(storage.maintenance, settings, MaintenanceMetrics(telemetry.registry)),
+            filters_kept(storage),
         ):
             yield Collector(grpc_port, http_port, export, decoder, pipeline.totals)
 

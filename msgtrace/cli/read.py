@@ -27,7 +27,7 @@ from msgtrace.cli.render import (
 from msgtrace.cli.replies import TraceList, TraceStats, TraceTree
 from msgtrace.cli.service_options import service_options
 from msgtrace.cli.text import clean
-from msgtrace.cli.tree import MAX_SPANS_SHOWN, print_tree
+from msgtrace.cli.tree import MAX_CHILDREN_SHOWN, MAX_SPANS_SHOWN, print_tree
 from msgtrace.model.search import DEFAULT_LIMIT, MAX_LIMIT
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
@@ -116,7 +116,20 @@ def _read_trace_id(_: click.Context, __: click.Parameter, text: str) -> str:
 
 @click.command()
 @click.argument("trace_id", callback=_read_trace_id)
-@click.option("--all", "shows_all", is_flag=True, help=f"Show more than {MAX_SPANS_SHOWN:,} spans.")
+@click.option(
+    "--children",
+    "max_children",
+    type=click.IntRange(min=1),
+    default=MAX_CHILDREN_SHOWN,
+    show_default=True,
+    help="Children of one span that are shown; the others are counted.",
+)
+@click.option(
+    "--all",
+    "shows_all",
+    is_flag=True,
+    help=f"Show every span, also if there are more than {MAX_SPANS_SHOWN:,}.",
+)
 @click.option(
     "--unfold", is_flag=True, help="Show also the spans that only wrap others, of agent frameworks."
 )
@@ -134,6 +147,7 @@ def show(
     shows_all: bool,
     unfold: bool,
     shows_messages: bool,
+    max_children: int,
 ) -> None:
     """Show the spans of one trace as a tree over its time.
 
@@ -153,6 +167,7 @@ def show(
             open_console(),
             tree,
             max_spans=None if shows_all else MAX_SPANS_SHOWN,
+            max_children=None if shows_all else max_children,
             shows_messages=shows_messages,
         )
 

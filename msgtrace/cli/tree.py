@@ -39,6 +39,7 @@ from msgtrace.cli.text import (
 )
 
 MAX_SPANS_SHOWN = 1_000
+MAX_CHILDREN_SHOWN = 50
 
 _BRANCH, _LAST_BRANCH, _TRUNK, _BLANK = "├─ ", "└─ ", "│  ", "   "
 _GUIDE_CELLS = 3
@@ -56,6 +57,16 @@ class TreeLine:
     guides: str
     guides_below: str
     shows_service: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FoldLine:
+    """Siblings that are left out: so many, with all that stands below them."""
+
+    guides: str
+    siblings: int
+    spans: int
+    errors: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +98,14 @@ class Figures:
     cost_cells: int
 
     @classmethod
-    def of(cls, lines: Sequence[TreeLine], console_width: int) -> Figures:
+    def of(cls, lines: Sequence[TreeLine | FoldLine], console_width: int) -> Figures:
         """The columns for these lines."""
         if console_width < _FIGURES_MIN_WIDTH:
             return cls(0, 0)
+        nodes = [line.node for line in lines if isinstance(line, TreeLine)]
         return cls(
-            max((len(_tokens(line.node)) for line in lines), default=0),
-            max((len(_cost(line.node)) for line in lines), default=0),
+            max((len(_tokens(node)) for node in nodes), default=0),
+            max((len(_cost(node)) for node in nodes), default=0),
         )
 
     @property
@@ -120,9 +132,18 @@ def _cost(node: SpanNode) -> str:
 
 
 def print_tree(
-    console: Console, tree: TraceTree, *, max_spans: int | None, shows_messages: bool = False
+    console: Console,
+    tree: TraceTree,
+    *,
+    max_spans: int | None,
+    max_children: int | None,
+    shows_messages: bool = False,
 ) -> None:
-    """Facts about the trace, then its spans in order. max_spans: None prints all."""
+    """Facts about the trace, then its spans in order.
+
+    max_spans, max_children: lines in all, and children of one span, that are printed; None prints
+    all.
+    """
     nodes = list(_every_node(tree.roots))
     spans = [node.span for node in nodes]
     if not spans:
@@ -132,29 +153,70 @@ def print_tree(
     end_ns = max(max(span.start_time_unix_nano, span.end_time_unix_nano) for span in spans)
     print_facts(console, _facts(tree, nodes, start_ns, end_ns))
     console.print()
-    lines = list(islice(walk(tree.roots), max_spans))
+    lines = list(islice(walk(tree.roots, max_children), max_spans))
     told = TraceMessages(spans) if shows_messages else None
     _print_lines(console, lines, start_ns, end_ns, told)
-    if len(lines) < len(spans):
-        rest = counted(len(spans) - len(lines), "more span")
+    accounted = sum(line.spans if isinstance(line, FoldLine) else 1 for line in lines)
+    if accounted < len(spans):
+        rest = counted(len(spans) - accounted, "more span")
         print_sentence(console, f"… {rest}; --all shows them", style=QUIET_STYLE)
+    elif any(isinstance(line, FoldLine) for line in lines):
+        sentence = "--children N shows more of what is folded, --all everything"
+        print_sentence(console, sentence, style=QUIET_STYLE)
     if legend := legend_of(node.operation for node in nodes):
         console.print()
         print_line(console, legend)
 
 
-def walk(roots: Sequence[SpanNode]) -> Iterator[TreeLine]:
-    """Every span once, a parent before its children, with the guide lines of its place."""
-    waiting = [(root, "", "", "") for root in reversed(roots)]
+def walk(
+    roots: Sequence[SpanNode], max_children: int | None = None
+) -> Iterator[TreeLine | FoldLine]:
+    """Every span once, a parent before its children, with the guide lines of its place.
+
+    Of more than `max_children` siblings the last ones are folded into one line.
+    """
+    waiting: list[tuple[SpanNode | FoldLine, str, str, str]] = []
+    _put(waiting, roots, max_children, "", "", is_top=True)
     while waiting:
         node, guides, base, parent_service = waiting.pop()
+        if isinstance(node, FoldLine):
+            yield node
+            continue
         service = node.span.service_name
         below = base + (_TRUNK if node.children else _BLANK)
         yield TreeLine(node, guides, below, service != parent_service)
-        for child in reversed(node.children):
-            is_last = child is node.children[-1]
-            branch, trunk = (_LAST_BRANCH, _BLANK) if is_last else (_BRANCH, _TRUNK)
-            waiting.append((child, base + branch, base + trunk, service))
+        _put(waiting, node.children, max_children, base, service)
+
+
+def _put(
+    waiting: list[tuple[SpanNode | FoldLine, str, str, str]],
+    siblings: Sequence[SpanNode],
+    max_children: int | None,
+    base: str,
+    parent_service: str,
+    *,
+    is_top: bool = False,
+) -> None:
+    """Siblings come next, in their order."""
+    # A fold of one would take the line of the one.
+    is_folded = max_children is not None and len(siblings) > max_children + 1
+    shown = siblings[:max_children] if is_folded else siblings
+    branch, last = ("", "") if is_top else (_BRANCH, _LAST_BRANCH)
+    trunk, blank = ("", "") if is_top else (_TRUNK, _BLANK)
+    if is_folded:
+        waiting.append((_fold(siblings[len(shown) :], base + last), "", "", ""))
+    for node in reversed(shown):
+        is_last = not is_folded and node is shown[-1]
+        guides, trunks = (last, blank) if is_last else (branch, trunk)
+        waiting.append((node, base + guides, base + trunks, parent_service))
+
+
+def _fold(siblings: Sequence[SpanNode], guides: str) -> FoldLine:
+    spans = errors = 0
+    for node in _every_node(siblings):
+        spans += 1
+        errors += node.span.is_error
+    return FoldLine(guides, len(siblings), spans, errors)
 
 
 def _every_node(roots: Sequence[SpanNode]) -> Iterator[SpanNode]:
@@ -202,7 +264,7 @@ def _model_facts(summary: TraceSummary) -> list[tuple[str, Text]]:
 
 def _print_lines(
     console: Console,
-    lines: Sequence[TreeLine],
+    lines: Sequence[TreeLine | FoldLine],
     start_ns: int,
     end_ns: int,
     told: TraceMessages | None,
@@ -214,6 +276,9 @@ def _print_lines(
     width = min(max(label.cell_len for label in labels), room)
     timeline = Timeline(start_ns, end_ns, max(1, min(_MAX_BAR_CELLS, beside_bar - width)))
     for line, label in zip(lines, labels, strict=True):
+        if isinstance(line, FoldLine):
+            print_line(console, label)
+            continue
         label.truncate(width, overflow="ellipsis", pad=True)
         _print_span(console, line, label, figures, timeline)
         _print_description(console, line, room)
@@ -222,7 +287,21 @@ def _print_lines(
             told.print_of(console, line.node, guides)
 
 
-def _label(line: TreeLine, room: int) -> Text:
+def _fold_label(fold: FoldLine, room: int) -> Text:
+    """… 4,980 more (12,004 spans with theirs, 3 errors)"""
+    details = []
+    if fold.spans > fold.siblings:
+        details.append(f"{counted(fold.spans, 'span')} with theirs")
+    if fold.errors:
+        details.append(counted(fold.errors, "error"))
+    more = f"… {fold.siblings:,} more" + (f" ({', '.join(details)})" if details else "")
+    style = ERROR_STYLE if fold.errors else QUIET_STYLE
+    return Text.assemble((_fit_guides(fold.guides, room), QUIET_STYLE), (more, style))
+
+
+def _label(line: TreeLine | FoldLine, room: int) -> Text:
+    if isinstance(line, FoldLine):
+        return _fold_label(line, room)
     node = line.node
     span = node.span
     label = Text.assemble((_fit_guides(line.guides, room), QUIET_STYLE))

@@ -42,6 +42,7 @@ The smallest wins, so that the order of arrival does not matter.
 class TraceDelta:
     """What some spans add to the summary of their trace.
 
+    span_names: the distinct (service, span name).
     Merging is commutative and associative: any order of arrival ends in the same summary. Counts
     and sums assume that each span is merged once; storage sees to that.
     Tokens and cost are sums of what spans state; storage takes back what nested spans state twice
@@ -58,6 +59,7 @@ class TraceDelta:
     span_count: int = 0
     error_count: int = 0
     services: set[str] = field(default_factory=set)
+    span_names: set[tuple[str, str]] = field(default_factory=set)
     workflow: Ranked | None = None
     session: Ranked | None = None
     user: Ranked | None = None
@@ -86,6 +88,7 @@ class TraceDelta:
             span_count=self.span_count + other.span_count,
             error_count=self.error_count + other.error_count,
             services=self.services | other.services,
+            span_names=self.span_names | other.span_names,
             workflow=_first(self.workflow, other.workflow),
             session=_first(self.session, other.session),
             user=_first(self.user, other.user),
@@ -251,6 +254,7 @@ def summarize(spans: Iterable[Row], genai: dict[int, GenAiFacts]) -> dict[TraceK
         if status == STATUS_ERROR:
             delta.error_count += 1
         delta.services.add(service)
+        delta.span_names.add((service, name))
         if index in genai:
             delta.add_genai(genai[index], start_ns)
     return traces

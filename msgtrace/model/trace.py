@@ -6,6 +6,7 @@ Its summary for lists, all its spans for the detail, and sums over many.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from msgtrace.model.span import Span, SpanId, TraceId
 
@@ -111,6 +112,23 @@ class Trace:
 
     summary: TraceSummary
     spans: list[Span]
+    usages: dict[SpanKey, SpanUsage] = field(default_factory=dict)
+
+
+class SpanPlace(NamedTuple):
+    """Where a span stands in its trace, without what it carries."""
+
+    span_id: SpanId
+    parent_span_id: SpanId | None
+    start_time_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceOutline:
+    """A summary and where all spans stand, ordered by (start, span id)."""
+
+    summary: TraceSummary
+    places: list[SpanPlace]
     usages: dict[SpanKey, SpanUsage] = field(default_factory=dict)
 
 

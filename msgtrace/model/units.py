@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -40,8 +41,13 @@ def rfc3339(time_ns: int) -> str:
     Any value of 0..2**63-1 (the year 2262) is representable.
     """
     seconds, fraction_ns = divmod(time_ns, NS_PER_S)
-    whole = _EPOCH + timedelta(seconds=seconds)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{fraction_ns:09d}Z"
+    return f"{_rfc3339_second(seconds)}.{fraction_ns:09d}Z"
+
+
+@lru_cache(maxsize=4_096)
+def _rfc3339_second(seconds: int) -> str:
+    """The whole second; the times of a trace share few."""
+    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_time_ns(text: str) -> int:

@@ -10,6 +10,7 @@ What is made is what `otlp.values` makes, which stays the rule for all that is r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from json.encoder import encode_basestring
 from typing import Any
@@ -43,6 +44,15 @@ _STRING_VALUE, _INT_VALUE = 0x0A, 0x18
 _ONE_BYTE_LENGTHS = 0x80
 """Lengths below this take one byte."""
 
+# A text as the value of an attribute: the lengths of AnyValue and of the text.
+_TEXT_VALUE = re.compile(rb"\x12([\x80-\xff]*[\x00-\x7f])\x0a([\x80-\xff]*[\x00-\x7f])")
+_MAX_HEAD_BYTES = 2 + _ONE_BYTE_LENGTHS + 12
+"""What may stand before the text, if its key is no longer than a length of one byte says."""
+
+
+Part = bytes | memoryview
+"""An attribute on the wire; a long one may be a view."""
+
 
 class _Key:
     """A key, as it begins a member of a JSON object, and how many of its values are remembered."""
@@ -65,15 +75,18 @@ class AttributeReader:
         self._members = _Members()
         self._shapes: dict[tuple[str, ...], int] = {}
 
-    def read(self, pairs: Sequence[bytes]) -> tuple[JsonText, GenAiFacts | None]:
+    def read(self, pairs: Sequence[Part]) -> tuple[JsonText, GenAiFacts | None]:
         """The text of a span's attributes, at least one, and the facts that they state."""
         names, texts = zip(*map(self._members.__getitem__, pairs), strict=True)
         shape = self._shapes.get(names) or self._add_shape(names)
         if shape == _ORDINARY:
-            return JsonText("{" + ",".join(texts) + "}"), None
-        plain = plain_map([KeyValue.FromString(pair) for pair in pairs])
-        text = to_json(plain) if shape == _SPECIAL else JsonText("{" + ",".join(texts) + "}")
-        return text, read_facts(plain)
+            return JsonText(f"{{{','.join(texts)}}}"), None
+        plain = plain_map([KeyValue.FromString(bytes(pair)) for pair in pairs])
+        facts = read_facts(plain)
+        if shape == _SPECIAL:
+            return to_json(plain), facts
+        del plain
+        return JsonText(f"{{{','.join(texts)}}}"), facts
 
     def _add_shape(self, names: tuple[str, ...]) -> int:
         distinct = set(names)
@@ -87,14 +100,16 @@ class AttributeReader:
         return shape
 
 
-class _Members(dict[bytes, tuple[str, str]]):
+class _Members(dict[Part, tuple[str, str]]):
     """A KeyValue's bytes → its key, and its text as a member of a JSON object."""
 
     def __init__(self) -> None:
         super().__init__()
         self._keys: dict[bytes, _Key] = {}
 
-    def __missing__(self, pair: bytes) -> tuple[str, str]:
+    def __missing__(self, pair: Part) -> tuple[str, str]:
+        if isinstance(pair, memoryview):
+            return self._read_view(pair)
         key, text = self._read_usual(pair) or self._read_any(pair)
         member = key.name, text
         if key.remembered < MAX_OF_ONE_KEY and len(pair) <= MAX_REMEMBERED_BYTES:
@@ -128,11 +143,29 @@ class _Members(dict[bytes, tuple[str, str]]):
             return None if number is None else (key, f"{key.member}{number}")
         return None
 
+    def _read_view(self, pair: memoryview) -> tuple[str, str]:
+        """The member for a long attribute, of which no more copies are made than needed."""
+        head = bytes(pair[:_MAX_HEAD_BYTES])
+        key_end = head[1] + 2
+        lengths = _TEXT_VALUE.match(head, key_end)
+        is_usual = (
+            lengths is not None
+            and (head[0], head[1] < _ONE_BYTE_LENGTHS) == (_KEY, True)
+            and _small_varint(lengths[1]) == len(pair) - lengths.end(1)
+            and _small_varint(lengths[2]) == len(pair) - lengths.end()
+        )
+        if lengths is None or not is_usual:
+            key, text = self._read_any(bytes(pair))
+            return key.name, text
+        key = self._key_of(head, head[2:key_end].decode())
+        return key.name, key.member + to_json(str(pair[lengths.end() :], "utf-8"))
+
     def _read_any(self, pair: bytes) -> tuple[_Key, str]:
         message = KeyValue.FromString(pair)
         value = message.value
         plain: Any = value.string_value or plain_value(value)
         key = self._key_of(pair, message.key)
+        del message, value
         return key, key.member + to_json(plain)
 
     def _key_of(self, pair: bytes, name: str) -> _Key:

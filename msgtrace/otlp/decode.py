@@ -22,6 +22,7 @@ from msgtrace.model.prices import BUILT_IN, PriceTable
 from msgtrace.model.span import DEFAULT_TENANT, TenantId
 from msgtrace.model.text import escape_text
 from msgtrace.otlp.attributes import AttributeReader
+from msgtrace.otlp.in_place import LARGE_REQUEST_BYTES, in_place
 from msgtrace.otlp.lenient import repair_text
 from msgtrace.otlp.rows import Content, make_batch, read_resource, read_scope
 from msgtrace.otlp.v1.shallow_pb2 import ShallowExportRequest
@@ -57,6 +58,8 @@ def decode_export_request(
 
 def _decode(body: bytes, tenant_id: TenantId, body_bytes: int, prices: PriceTable) -> SpanBatch:
     request = ShallowExportRequest.FromString(body)
+    if len(body) > LARGE_REQUEST_BYTES:
+        request = in_place(request, body)
     return make_batch(request, READER, tenant_id=tenant_id, body_bytes=body_bytes, prices=prices)
 
 

@@ -24,6 +24,7 @@ from msgtrace.model.span import DEFAULT_TENANT, Row, SpanId, TenantId, TraceId
 from msgtrace.model.text import escape_text
 from msgtrace.model.units import MAX_INT64
 from msgtrace.otlp.decode import READER, decode_export_request
+from msgtrace.otlp.in_place import LARGE_REQUEST_BYTES
 from msgtrace.otlp.json import decode_export_json
 from msgtrace.otlp.rows import ROW_BYTES
 from msgtrace.otlp.values import plain_map
@@ -54,6 +55,7 @@ def decode_json_natively(
     """What `otlp.json.decode_export_json` makes of the same bytes, and raises for them."""
     wire = msgtrace_native.from_json(body)
     batch = None if wire is None else _decode(wire, tenant_id, len(body), prices)
+    del wire
     if batch is None:
         return decode_export_json(body, tenant_id=tenant_id, prices=prices)
     return batch
@@ -63,7 +65,7 @@ def _decode(
     body: bytes, tenant_id: TenantId, body_bytes: int, prices: PriceTable
 ) -> SpanBatch | None:
     envelopes = msgtrace_native.outline(body)
-    if envelopes is None:
+    if envelopes is None or _is_mostly_one_span(envelopes, len(body)):
         return None
     batch = SpanBatch()
     try:
@@ -84,6 +86,17 @@ def _decode(
     }
     _add_facts(batch, rows, tenant_id, prices)
     return batch
+
+
+def _is_mostly_one_span(envelopes: Sequence[Any], body_bytes: int) -> bool:
+    """Whether a request is large and has few spans.
+
+    Its texts would be in memory once more than in Python, which takes no longer for them.
+    """
+    if body_bytes <= LARGE_REQUEST_BYTES:
+        return False
+    spans: int = sum(count for _, _, scopes in envelopes for _, _, count in scopes)
+    return body_bytes > spans * LARGE_REQUEST_BYTES
 
 
 @dataclass(slots=True)
@@ -127,7 +140,12 @@ def _traces(rows: Any, services: Sequence[str], tenant_id: TenantId) -> dict[Tra
             root_service_name=services[root_service],
             span_count=span_count,
             error_count=error_count,
-            services={services[place] for place in places},
+            services={services[place] for place, _ in operations},
+            span_names={
+                (services[place], escape_text(name))
+                for place, names in operations
+                for name in names
+            },
         )
         for (
             trace_id,
@@ -138,7 +156,7 @@ def _traces(rows: Any, services: Sequence[str], tenant_id: TenantId) -> dict[Tra
             (has_parent, root_start_ns, root_span_id),
             root_name,
             root_service,
-            places,
+            operations,
         ) in rows.traces()
     }
 

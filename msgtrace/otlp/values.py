@@ -75,7 +75,9 @@ def plain_value(value: AnyValue) -> Any:
 
 def to_json(plain: Any) -> JsonText:
     """The JSON text of a plain value, escaped for storage (`model.text`)."""
-    return JsonText(escape_json(_encode(plain).decode()))
+    encoded = _encode(plain)
+    del plain  # a long text that nobody else holds is gone before it is made anew
+    return JsonText(escape_json(encoded.decode()))
 
 
 def attributes_to_json(pairs: Sequence[KeyValue]) -> JsonText:

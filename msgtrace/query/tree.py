@@ -9,11 +9,11 @@ Not here: the JSON of a node.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Generic, Literal, Protocol, TypeVar
 
-from msgtrace.model.span import Span, SpanId
+from msgtrace.model.span import SpanId
 
 MAX_DEPTH = 200
 """No span stands further below a root. Many JSON readers stop at 1000 levels; a span takes two."""
@@ -21,8 +21,30 @@ MAX_DEPTH = 200
 Relation = Literal["root", "child", "orphan", "cycle", "deep"]
 
 
+class Placed(Protocol):
+    """What the forest must know of a span."""
+
+    @property
+    def span_id(self) -> SpanId:
+        """8 bytes."""
+        ...
+
+    @property
+    def parent_span_id(self) -> SpanId | None:
+        """None at a root."""
+        ...
+
+    @property
+    def start_time_ns(self) -> int:
+        """Since 1970."""
+        ...
+
+
+SpanT = TypeVar("SpanT", bound=Placed)
+
+
 @dataclass(slots=True, eq=False)
-class TreeNode:
+class TreeNode(Generic[SpanT]):
     """A span and what stands below it, ordered by (start, span id).
 
     relation: `root` has no parent; `child` stands below its parent; the parent of an `orphan` is
@@ -30,28 +52,28 @@ class TreeNode:
     at the depth limit.
     """
 
-    span: Span
+    span: SpanT
     relation: Relation
-    children: list[TreeNode] = field(default_factory=list)
+    children: list[TreeNode[SpanT]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
-class _Place:
+class _Place(Generic[SpanT]):
     """Where a span stands. `parent` is whom it names, `host` whom it ends up below.
 
     Both are None at the top of a tree.
     """
 
     index: int
-    node: TreeNode
-    parent: _Place | None = None
-    host: _Place | None = None
+    node: TreeNode[SpanT]
+    parent: _Place[SpanT] | None = None
+    host: _Place[SpanT] | None = None
     level: int = 1
     is_visited: bool = False
-    named_by: list[_Place] = field(default_factory=list)
+    named_by: list[_Place[SpanT]] = field(default_factory=list)
 
 
-def build_forest(spans: Iterable[Span], max_depth: int = MAX_DEPTH) -> list[TreeNode]:
+def build_forest(spans: Iterable[SpanT], max_depth: int = MAX_DEPTH) -> list[TreeNode[SpanT]]:
     """The trees of one trace, ordered by (start, span id) like all siblings.
 
     max_depth: 1 or more. All descendants of a span at level `max_depth` (a root is at level 1)
@@ -67,9 +89,18 @@ def build_forest(spans: Iterable[Span], max_depth: int = MAX_DEPTH) -> list[Tree
     return _join(places)
 
 
-def _link(places: list[_Place]) -> None:
+def walk(roots: Sequence[TreeNode[SpanT]]) -> Iterator[tuple[int, TreeNode[SpanT]]]:
+    """Every node with its depth (a root's is 0), a parent before its children."""
+    waiting = [(0, node) for node in reversed(roots)]
+    while waiting:
+        depth, node = waiting.pop()
+        yield depth, node
+        waiting.extend((depth + 1, child) for child in reversed(node.children))
+
+
+def _link(places: list[_Place[SpanT]]) -> None:
     """Find every span's parent; spans without one are roots, orphans, or rings of one."""
-    earliest: dict[SpanId, _Place] = {}
+    earliest: dict[SpanId, _Place[SpanT]] = {}
     for place in places:
         earliest.setdefault(place.node.span.span_id, place)
     for place in places:
@@ -83,7 +114,7 @@ def _link(places: list[_Place]) -> None:
             place.node.relation = "child" if place.parent else "orphan"
 
 
-def _cut_rings(places: list[_Place]) -> None:
+def _cut_rings(places: list[_Place[SpanT]]) -> None:
     """Take the parent from the earliest span of every ring, so that each way up ends."""
     for start in places:
         way_up = _unvisited_way_up(start)
@@ -94,8 +125,8 @@ def _cut_rings(places: list[_Place]) -> None:
             first.node.relation = "cycle"
 
 
-def _unvisited_way_up(place: _Place | None) -> list[_Place]:
-    way_up: list[_Place] = []
+def _unvisited_way_up(place: _Place[SpanT] | None) -> list[_Place[SpanT]]:
+    way_up: list[_Place[SpanT]] = []
     while place is not None and not place.is_visited:
         place.is_visited = True
         way_up.append(place)
@@ -103,7 +134,7 @@ def _unvisited_way_up(place: _Place | None) -> list[_Place]:
     return way_up
 
 
-def _ring_of(way_up: list[_Place]) -> list[_Place]:
+def _ring_of(way_up: list[_Place[SpanT]]) -> list[_Place[SpanT]]:
     """The end of the way, from the span on that its last span names as parent.
 
     Empty if that one is not on the way.
@@ -113,7 +144,7 @@ def _ring_of(way_up: list[_Place]) -> list[_Place]:
     return way_up[at:]
 
 
-def _settle(places: list[_Place], max_depth: int) -> None:
+def _settle(places: list[_Place[SpanT]], max_depth: int) -> None:
     """Give every span its host, parents before those who name them."""
     for place in places:
         if place.parent is not None:
@@ -125,15 +156,15 @@ def _settle(places: list[_Place], max_depth: int) -> None:
         settled.extend(place.named_by)
 
 
-def _put_below(parent: _Place, child: _Place, max_depth: int) -> None:
+def _put_below(parent: _Place[SpanT], child: _Place[SpanT], max_depth: int) -> None:
     child.level = min(parent.level, max_depth) + 1
     child.host = parent.host if parent.level > max_depth else parent
     child.node.relation = "deep" if parent.level >= max_depth else "child"
 
 
-def _join(places: list[_Place]) -> list[TreeNode]:
+def _join(places: list[_Place[SpanT]]) -> list[TreeNode[SpanT]]:
     """Hang every node below its host; `places` is in the order of siblings."""
-    forest: list[TreeNode] = []
+    forest: list[TreeNode[SpanT]] = []
     for place in places:
         siblings = forest if place.host is None else place.host.node.children
         siblings.append(place.node)

@@ -46,21 +46,50 @@ class UsageNode:
     children: list[UsageNode] = field(default_factory=list)
 
 
-def with_usage(roots: Sequence[TreeNode], usages: Mapping[SpanKey, SpanUsage]) -> list[UsageNode]:
+def added(one: UsageSums, other: UsageSums) -> UsageSums:
+    """Both together; most often one of them is NO_USAGE."""
+    if one is NO_USAGE or other is NO_USAGE:
+        return other if one is NO_USAGE else one
+    return one.plus(other)
+
+
+def usage_node(
+    span: Span,
+    relation: Relation,
+    usages: Mapping[SpanKey, SpanUsage],
+    subtree: UsageSums | None = None,
+) -> UsageNode:
+    """One span without children. subtree: its own usage unless it is known already."""
+    usage = usages.get((span.span_id, span.start_time_ns))
+    attributes: dict[str, Any] = msgspec.json.decode(span.attributes)
+    own = NO_USAGE if usage is None else usage.counted
+    return UsageNode(
+        span=span,
+        relation=relation,
+        operation=span_operation(span, attributes),
+        usage=usage,
+        subtree=own if subtree is None else subtree,
+    )
+
+
+def with_usage(
+    roots: Sequence[TreeNode[Span]], usages: Mapping[SpanKey, SpanUsage]
+) -> list[UsageNode]:
     """The same forest, each node with its operation, its usage and that of its subtree."""
     forest: list[UsageNode] = []
     order: list[tuple[UsageNode, UsageNode | None]] = []
-    waiting: list[tuple[TreeNode, UsageNode | None]] = [(root, None) for root in reversed(roots)]
+    waiting: list[tuple[TreeNode[Span], UsageNode | None]] = [
+        (root, None) for root in reversed(roots)
+    ]
     while waiting:
         node, parent = waiting.pop()
-        own = _node(node, usages)
+        own = usage_node(node.span, node.relation, usages)
         order.append((own, parent))
         (forest if parent is None else parent.children).append(own)
         waiting += [(child, own) for child in reversed(node.children)]
     for own, parent in reversed(order):  # children before parents
-        if parent is not None and own.subtree is not NO_USAGE:
-            known = parent.subtree
-            parent.subtree = own.subtree if known is NO_USAGE else known.plus(own.subtree)
+        if parent is not None:
+            parent.subtree = added(parent.subtree, own.subtree)
     return forest
 
 
@@ -95,19 +124,6 @@ def every_node(roots: Sequence[UsageNode]) -> Iterator[UsageNode]:
         node = waiting.pop()
         yield node
         waiting += reversed(node.children)
-
-
-def _node(node: TreeNode, usages: Mapping[SpanKey, SpanUsage]) -> UsageNode:
-    span = node.span
-    usage = usages.get((span.span_id, span.start_time_ns))
-    attributes: dict[str, Any] = msgspec.json.decode(span.attributes)
-    return UsageNode(
-        span=span,
-        relation=node.relation,
-        operation=span_operation(span, attributes),
-        usage=usage,
-        subtree=NO_USAGE if usage is None else usage.counted,
-    )
 
 
 def _is_foldable(node: UsageNode, failed: set[int]) -> bool:

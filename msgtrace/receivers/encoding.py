@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from msgtrace.errors import UnsupportedMediaType
 from msgtrace.model.batch import SpanBatch
 from msgtrace.otlp import encodings
+from msgtrace.otlp.density import is_dense_json, is_dense_protobuf
 from msgtrace.otlp.encode import (
     encode_export_json,
     encode_export_response,
@@ -25,12 +26,14 @@ class Encoding:
     """One encoding.
 
     `split` cuts a large request into ones of about so many bytes, where the encoding allows it.
+    `is_dense` says of a small one that it may take long nevertheless.
     `encode_status` takes (code, message, retry_after_s).
     """
 
     name: str
     media_type: str
     split: Callable[[bytes, int], Iterator[bytes]]
+    is_dense: Callable[[bytes], bool]
     encode_response: Callable[[SpanBatch], bytes]
     encode_status: Callable[[int, str, int | None], bytes]
 
@@ -39,6 +42,7 @@ PROTOBUF = Encoding(
     encodings.PROTOBUF,
     "application/x-protobuf",
     split_request,
+    is_dense_protobuf,
     encode_export_response,
     encode_status,
 )
@@ -46,6 +50,7 @@ JSON = Encoding(
     encodings.JSON,
     "application/json",
     check_json,
+    is_dense_json,
     encode_export_json,
     encode_status_json,
 )

@@ -22,7 +22,8 @@ INLINE_BYTES = 512 * KIB
 """Larger bodies are cut into pieces of this size, each decoded in a thread and stored by itself.
 
 Ordinary spans of that size keep the event loop for some 15 ms, and the hand-over to a thread would
-cost more than it gives. Hostile ones keep it for less than a second, and take 160 MiB at most.
+cost more than it gives. Dense ones, which would keep it for up to a second, go to a thread too;
+they take 160 MiB at most.
 """
 
 INLINE_INFLATE_BYTES = 64 * KIB
@@ -79,16 +80,14 @@ class TraceExport:
         return batch
 
     def _decode_small(self, body: bytes, encoding: Encoding, coding: str) -> SpanBatch | None:
-        """The batch of a body that is small also when inflated, None for a larger one."""
-        if coding == IDENTITY:
-            return self._decode(body, encoding) if len(body) <= INLINE_BYTES else None
-        if len(body) > INLINE_INFLATE_BYTES:
+        """The batch of a body that is small also when inflated, None for any that may take long."""
+        if len(body) > (INLINE_BYTES if coding == IDENTITY else INLINE_INFLATE_BYTES):
             return None
         try:
             content = inflate(body, coding, min(INLINE_BYTES, self.max_request_bytes))
         except RequestTooLarge:
             return None
-        return self._decode(content, encoding)
+        return None if encoding.is_dense(content) else self._decode(content, encoding)
 
     def _decode(self, body: bytes, encoding: Encoding) -> SpanBatch:
         return decode_as(encoding.name, body, self._rules)

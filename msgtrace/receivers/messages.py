@@ -51,8 +51,8 @@ REFUSAL_S = 0.1
 CALM_RISE_BYTES = MIB
 """How much more memory may count as calm from one look to the next."""
 
-LAST_LOOK_S = 1.0
-"""From the end of trouble to giving memory back once more: what was ended is freed by and by."""
+LAST_LOOKS_S = (1.0, 4.0, 15.0)
+"""From the end of trouble to giving memory back again: what was ended is freed by and by."""
 
 MAX_ENDED_AT_ONCE = 200
 """Messages ended in one look; to say so to each keeps the event loop for a moment."""
@@ -88,6 +88,7 @@ class MessageReader:
         self._calm_bytes = 0
         self._ending: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._last_looks: list[asyncio.TimerHandle] = []
 
     async def read(self, context: Context, lease: ByteLease) -> bytes:
         """The one message of a call, held by `lease`.
@@ -101,6 +102,8 @@ class MessageReader:
                 # So it looks, too, when gRPC has refused a message that is too large or damaged: it
                 # then cancels this task.
                 await asyncio.sleep(REFUSAL_S)
+                if unfinished.is_ended:
+                    raise asyncio.CancelledError
                 raise WrongMessageCount("the call ended without a message")
             lease.hold(len(message))
             if await _read_on(context, unfinished) is not None:
@@ -171,8 +174,12 @@ class MessageReader:
 
     def _ended(self, ending: asyncio.Task[None]) -> None:
         self._ending.discard(ending)
-        if not self._ending:
-            asyncio.get_running_loop().call_later(LAST_LOOK_S, self._memory.give_back)
+        if self._ending:
+            return
+        for look in self._last_looks:
+            look.cancel()
+        loop = asyncio.get_running_loop()
+        self._last_looks = [loop.call_later(s, self._memory.give_back) for s in LAST_LOOKS_S]
 
 
 async def _read_on(context: Context, unfinished: _Unfinished) -> bytes | None:

@@ -7,7 +7,7 @@ write that is DataRefused). No driver exception leaves a backend.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,7 +32,7 @@ from msgtrace.model.maintenance import (
 from msgtrace.model.search import TraceFilter, TracePage, TracePlace, TraceSearch
 from msgtrace.model.session import SessionPage, SessionSearch, SessionSummary
 from msgtrace.model.span import Span, TenantId, TraceId
-from msgtrace.model.trace import Operation, Trace, TraceStats
+from msgtrace.model.trace import Operation, SpanPlace, Trace, TraceOutline, TraceStats
 from msgtrace.storage.rebuild import RebuildableStorage
 
 
@@ -111,6 +111,22 @@ class TraceReader(Protocol):
         """The whole trace, None if no span of it is stored."""
         ...
 
+    async def get_trace_or_outline(
+        self, tenant_id: TenantId, trace_id: TraceId, *, max_spans: int
+    ) -> Trace | TraceOutline | None:
+        """The whole trace, or its outline if its summary counts more than `max_spans`."""
+        ...
+
+    def read_outlined(
+        self, tenant_id: TenantId, trace_id: TraceId, places: Iterable[SpanPlace]
+    ) -> AsyncIterator[list[Span]]:
+        """The spans at these places of one trace, in this order, in chunks of bounded size.
+
+        Each chunk is a read of its own, whenever it is asked for. Raises StorageUnavailable when a
+        span is gone by then: what was read so far is no longer the trace.
+        """
+        ...
+
     async def find_places(self, tenant_id: TenantId, search: TraceSearch) -> list[TracePlace]:
         """Where the traces of one page are, in the list's order, without counting the others."""
         ...
@@ -166,6 +182,14 @@ class StorageAdmin(Protocol):
         """Delete every matching trace.
 
         Return how many. Interrupted, it leaves whole traces only.
+        """
+        ...
+
+    async def make_attribute_filters(self) -> int:
+        """Make some of the filters that are missing for traces of the past; return how many.
+
+        They speed up the search for attributes and change nothing about what it finds. Any number
+        of processes may do so at the same time.
         """
         ...
 

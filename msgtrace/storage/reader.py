@@ -6,7 +6,7 @@ statements in one snapshot and returns their rows as tuples.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,8 +21,27 @@ from msgtrace.model.search import (
 )
 from msgtrace.model.span import Row, Span, TenantId, TraceId
 from msgtrace.model.text import stored_label, unescape_text
-from msgtrace.model.trace import Operation, Trace, TraceStats, TraceSummary
-from msgtrace.storage.search import Dialect, filter_conditions, join_conditions, page_conditions
+from msgtrace.model.trace import (
+    Operation,
+    SpanPlace,
+    Trace,
+    TraceOutline,
+    TraceStats,
+    TraceSummary,
+)
+from msgtrace.model.units import MAX_INT64
+from msgtrace.storage.filtered_walk import FilteredWalk, Stretch, within_stretch
+from msgtrace.storage.outlined import spans_at
+from msgtrace.storage.search import (
+    Condition,
+    Count,
+    Dialect,
+    all_of,
+    filter_conditions,
+    join_conditions,
+    page_conditions,
+    plan_count,
+)
 from msgtrace.storage.sessions import SqlSessions
 from msgtrace.storage.span_rows import (
     RESOURCE_READ_COLUMNS,
@@ -44,8 +63,9 @@ SELECT t.trace_id, t.start_time_ns, t.end_time_ns, t.span_count, t.error_count,
     t.workflow_name, t.session_id, t.user_id, t.models, t.input_tokens, t.output_tokens, t.cost,
     t.cached_tokens, t.reasoning_tokens, t.estimated_cost,
     t.providers, t.operations, t.agents, t.tools
-FROM traces t
 """
+
+_ONE_SUMMARY = f"{_SUMMARY} FROM traces t WHERE t.tenant_id = ? AND t.trace_id = ?"
 
 _NEWEST_FIRST = "ORDER BY t.start_time_ns DESC, t.trace_id DESC"
 
@@ -56,35 +76,31 @@ s.tenant_id = ? AND s.trace_id = ?
     AND s.start_time_ns <= (SELECT end_time_ns FROM traces WHERE tenant_id = ? AND trace_id = ?)
 """
 
+_IS_SMALL = "(SELECT span_count FROM traces WHERE tenant_id = ? AND trace_id = ?) <= ?"
+
 _SPANS = f"""
 SELECT {SPAN_READ_COLUMNS}
-FROM spans s WHERE {_OF_TRACE} ORDER BY s.start_time_ns, s.span_id
+FROM spans s WHERE {_OF_TRACE} AND {_IS_SMALL} ORDER BY s.start_time_ns, s.span_id
 """  # noqa: S608 - built from constants
 
 _RESOURCES = f"""
 SELECT {RESOURCE_READ_COLUMNS} FROM resources
-WHERE tenant_id = ? AND resource_id IN (SELECT s.resource_id FROM spans s WHERE {_OF_TRACE})
+WHERE tenant_id = ? AND resource_id IN (
+    SELECT s.resource_id FROM spans s WHERE {_OF_TRACE} AND {_IS_SMALL}
+)
 """  # noqa: S608 - built from constants
 
 _SCOPES = f"""
 SELECT {SCOPE_READ_COLUMNS} FROM scopes
-WHERE tenant_id = ? AND scope_id IN (SELECT s.scope_id FROM spans s WHERE {_OF_TRACE})
+WHERE tenant_id = ? AND scope_id IN (
+    SELECT s.scope_id FROM spans s WHERE {_OF_TRACE} AND {_IS_SMALL}
+)
 """  # noqa: S608 - built from constants
 
-_STATS = """
-SELECT count(*), count(*) FILTER (WHERE error_count > 0), sum(span_count), sum(error_count),
-    sum(input_tokens), sum(output_tokens), sum(cost),
-    sum(cached_tokens), sum(reasoning_tokens), sum(estimated_cost),
-    min(duration_ns) FILTER (WHERE position * 100 >= total * 50),
-    min(duration_ns) FILTER (WHERE position * 100 >= total * 95),
-    min(duration_ns) FILTER (WHERE position * 100 >= total * 99)
-FROM (
-    SELECT t.span_count, t.error_count, t.input_tokens, t.output_tokens, t.cost, t.duration_ns,
-        t.cached_tokens, t.reasoning_tokens, t.estimated_cost,
-        row_number() OVER (ORDER BY t.duration_ns) AS position, count(*) OVER () AS total
-    FROM traces t WHERE {where}
-) AS matches
-"""
+_PLACES = f"""
+SELECT s.span_id, s.parent_span_id, s.start_time_ns
+FROM spans s WHERE {_OF_TRACE} ORDER BY s.start_time_ns, s.span_id
+"""  # noqa: S608 - built from constants
 
 # Jumps from one service to the next along the index instead of reading every span.
 _SERVICES = """
@@ -118,37 +134,98 @@ class SqlReader(SqlSessions):
 
     async def find_traces(self, tenant_id: TenantId, search: TraceSearch) -> TracePage:
         """See TraceReader."""
-        where, values = join_conditions(page_conditions(self._dialect, search))
-        page_sql = f"{_SUMMARY} WHERE {where} {_NEWEST_FIRST} LIMIT ? OFFSET ?"
-        where, all_values = join_conditions(filter_conditions(self._dialect, search.filter))
-        count_sql = (
-            f"SELECT count(*) FROM (SELECT 1 FROM traces t WHERE {where} LIMIT ?) AS matches"  # noqa: S608 - constant conditions
-        )
+        plan = plan_count(self._dialect, search.filter)
+        count = _count_statement(tenant_id, plan)
         # One more than asked tells whether there is a next page.
-        page, [(total,)] = await self._read(
-            [
-                (page_sql, [tenant_id, *values, search.limit + 1, search.offset]),
-                (count_sql, [tenant_id, *all_values, EXACT_TOTAL_CAP + 1]),
-            ]
-        )
+        if _is_worth_a_walk(search):
+            page = await self._walk(tenant_id, search)
+            is_all = search.after is None and len(page) <= search.limit
+            [[(counted, looked_at)]] = [[(0, 0)]] if is_all else await self._read([count])
+        else:
+            page, [(counted, looked_at)] = await self._read(
+                [self._page_statement(tenant_id, search, search.limit + 1, search.offset), count]
+            )
         traces = [self._summary(row) for row in page[: search.limit]]
         has_next = len(page) > search.limit
+        total, is_exact = _total(search, page, counted, looked_at < plan.candidates)
         return TracePage(
             traces=traces,
-            total=min(total, EXACT_TOTAL_CAP),
-            is_total_exact=total <= EXACT_TOTAL_CAP,
+            total=total,
+            is_total_exact=is_exact,
             next_cursor=Cursor(traces[-1].start_time_ns, traces[-1].trace_id) if has_next else None,
         )
 
+    def _page_statement(
+        self,
+        tenant_id: TenantId,
+        search: TraceSearch,
+        limit: int,
+        offset: int = 0,
+        traces: Condition = ("traces t", ()),
+    ) -> Statement:
+        """traces: what is read, with its values."""
+        table, table_values = traces
+        where, values = join_conditions(page_conditions(self._dialect, search))
+        sql = f"{_SUMMARY} FROM {table} WHERE {where} {_NEWEST_FIRST} LIMIT ? OFFSET ?"
+        return sql, [*table_values, tenant_id, *values, limit, offset]
+
+    async def _walk(self, tenant_id: TenantId, search: TraceSearch) -> list[Row]:
+        """The rows of a page, and one more if there is one."""
+
+        def statement(stretches: Sequence[Stretch], count: int) -> Statement:
+            if len(stretches) > 1:
+                traces = self._dialect.stretches(tenant_id, stretches)
+                return self._page_statement(tenant_id, search, count, traces=traces)
+            [stretch] = stretches
+            traces = self._dialect.stretch(tenant_id, *stretch)
+            within = within_stretch(search, stretch)
+            return self._page_statement(tenant_id, within, count, traces=traces)
+
+        walk = FilteredWalk(self._read, self._dialect.lets_in, tenant_id, search)
+        rows = await walk.take(search.offset + search.limit + 1, statement)
+        return rows[search.offset :]
+
     async def get_trace(self, tenant_id: TenantId, trace_id: TraceId) -> Trace | None:
         """See TraceReader."""
+        return await self._get_trace(tenant_id, trace_id, MAX_INT64)
+
+    async def get_trace_or_outline(
+        self, tenant_id: TenantId, trace_id: TraceId, *, max_spans: int
+    ) -> Trace | TraceOutline | None:
+        """See TraceReader."""
+        trace = await self._get_trace(tenant_id, trace_id, max_spans)
+        if trace is None or trace.summary.span_count <= max_spans:
+            return trace
         key = (tenant_id, trace_id)
+        summaries, places, usages = await self._read(
+            [(_ONE_SUMMARY, key), (_PLACES, key * 3), (USAGES, key)]
+        )
+        if not summaries:
+            return None
+        return TraceOutline(
+            summary=self._summary(summaries[0]),
+            places=[SpanPlace(*row) for row in places],
+            usages=dict(map(span_usage, usages)),
+        )
+
+    def read_outlined(
+        self, tenant_id: TenantId, trace_id: TraceId, places: Iterable[SpanPlace]
+    ) -> AsyncIterator[list[Span]]:
+        """See TraceReader."""
+        return spans_at(self._read, tenant_id, trace_id, places)
+
+    async def _get_trace(
+        self, tenant_id: TenantId, trace_id: TraceId, max_spans: int
+    ) -> Trace | None:
+        """The trace; without its spans if they are more than `max_spans`."""
+        key = (tenant_id, trace_id)
+        of_trace = (*key * 4, max_spans)
         summaries, spans, resources, scopes, usages = await self._read(
             [
-                (f"{_SUMMARY} WHERE t.tenant_id = ? AND t.trace_id = ?", key),
-                (_SPANS, key * 3),
-                (_RESOURCES, (tenant_id, *key * 3)),
-                (_SCOPES, (tenant_id, *key * 3)),
+                (_ONE_SUMMARY, key),
+                (_SPANS, of_trace),
+                (_RESOURCES, (tenant_id, *of_trace)),
+                (_SCOPES, (tenant_id, *of_trace)),
                 (USAGES, key),
             ]
         )
@@ -165,7 +242,7 @@ class SqlReader(SqlSessions):
     async def get_stats(self, tenant_id: TenantId, trace_filter: TraceFilter) -> TraceStats:
         """See TraceReader."""
         where, values = join_conditions(filter_conditions(self._dialect, trace_filter))
-        sql = _STATS.format(where=where), usage_sums_sql(where)
+        sql = self._dialect.stats.format(where=where), usage_sums_sql(where)
         [[row], usage] = await self._read([(each, [tenant_id, *values]) for each in sql])
         total, with_errors, spans, errors, input_tokens, output_tokens, cost = row[:7]
         cached_tokens, reasoning_tokens, estimated_cost, p50, p95, p99 = row[7:]
@@ -251,6 +328,38 @@ class SqlReader(SqlSessions):
 
     def _texts(self, column: Any) -> list[str]:
         return [] if column is None else sorted(map(unescape_text, self._read_list(column)))
+
+
+def _is_worth_a_walk(search: TraceSearch) -> bool:
+    """No index leads to attributes. A person or a session has few traces."""
+    wanted = search.filter
+    return bool(wanted.attributes) and not (wanted.session_id or wanted.user_id)
+
+
+def _count_statement(tenant_id: TenantId, plan: Count) -> Statement:
+    """One row: how many of the candidates match, and how many candidates there are."""
+    where, values = join_conditions(plan.led)
+    if not plan.checked:
+        sql = f"SELECT count(*), count(*) FROM (SELECT 1 FROM traces t WHERE {where} LIMIT ?) AS c"  # noqa: S608 - constant conditions
+        return sql, [tenant_id, *values, plan.candidates]
+    checked, checked_values = all_of(plan.checked)
+    sql = (
+        "SELECT count(*) FILTER (WHERE c.matches), count(*) FROM ("  # noqa: S608 - constant conditions
+        f"SELECT {checked} AS matches FROM (SELECT * FROM traces t WHERE {where} LIMIT ?) AS t"
+        ") AS c"
+    )
+    return sql, [*checked_values, tenant_id, *values, plan.candidates]
+
+
+def _total(
+    search: TraceSearch, page: Sequence[Row], counted: int, has_seen_all: bool
+) -> tuple[int, bool]:
+    """How many traces match, and whether that is all of them."""
+    is_at_the_end = len(page) <= search.limit and (page or not search.offset)
+    if search.after is None and is_at_the_end:
+        counted, has_seen_all = search.offset + len(page), True
+    total = max(counted, search.offset * bool(page) + len(page))
+    return min(total, EXACT_TOTAL_CAP), has_seen_all and total <= EXACT_TOTAL_CAP
 
 
 async def delete_matching(

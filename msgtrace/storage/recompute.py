@@ -31,7 +31,7 @@ _READ_FROM_ATTRIBUTES = frozenset(
     if name.endswith(("_tokens", "cost"))
     or name.startswith(("workflow_", "session_", "user_"))
     or name in ("aliases_version", "usage_count", "has_usage", *LIST_COLUMNS)
-) - {"services"}
+) - {"services", "terms"}
 """What an older alias table may have read otherwise."""
 
 _COUNTED_COLUMNS = SPAN_COLUMNS[: SPAN_COLUMNS.index("name") + 1]
@@ -109,29 +109,30 @@ def take_usage(delta: TraceDelta, rows: Sequence[Row]) -> None:
 def drifted_columns(stored: Row, key: TraceKey, delta: TraceDelta) -> list[str]:
     """The columns of a summary that are not what the spans say.
 
-    stored: in TRACE_COLUMNS order, lists sorted. A trace that was summed up by an older alias table
-    is no drift: `rebuild-summaries` is for it.
+    stored: in TRACE_COLUMNS order, lists as sorted lists of text. Terms that are not known are no
+    drift: readers look at the spans instead. Nor is a trace that was summed up by an older alias
+    table: `rebuild-summaries` is for it.
     """
-    wanted = trace_row(key, delta, list)  # type: ignore[arg-type]  # a list stays a list here
-    pairs = zip(TRACE_COLUMNS, stored, wanted, strict=True)
-    if stored[_ALIASES_VERSION] < ALIASES_VERSION:
-        pairs = ((name, *each) for name, *each in pairs if name not in _READ_FROM_ATTRIBUTES)  # type: ignore[assignment]  # still triples
-    return [name for name, is_, must in pairs if not _is_same(name, is_, must)]
+    wanted = trace_row(key, delta, list)
+    is_older = stored[_ALIASES_VERSION] < ALIASES_VERSION
+    return [
+        name
+        for name, is_, must in zip(TRACE_COLUMNS, stored, wanted, strict=True)
+        if not (is_older and name in _READ_FROM_ATTRIBUTES) and not _agree(name, is_, must)
+    ]
 
 
-def _is_same(name: str, is_: Any, must: Any) -> bool:
-    if name in ("cost", "estimated_cost"):
+def _agree(column: str, is_: Any, must: Any) -> bool:
+    if column in ("cost", "estimated_cost"):
         return math.isclose(is_, must, abs_tol=_COST_TOLERANCE)
-    return bool(is_ == must)
+    return bool(is_ == must) or (column == "terms" and is_ is None)
 
 
-def plain_trace(row: Row, read_list: Callable[[Any], list[str]]) -> Row:
+def plain_trace(row: Row, read_list: Callable[[Any], list[Any]]) -> Row:
     """A row of traces in TRACE_COLUMNS order as `drifted_columns` takes it."""
-    lists = row[-len(LIST_COLUMNS) :]
-    return (
-        *row[: -len(LIST_COLUMNS)],
-        *(None if each is None else sorted(read_list(each)) for each in lists),
-    )
+    others, lists = row[: -len(LIST_COLUMNS)], row[-len(LIST_COLUMNS) :]
+    plain = (None if each is None else sorted(map(str, read_list(each))) for each in lists)
+    return (*others, *plain)
 
 
 async def find_drift(

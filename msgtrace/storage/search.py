@@ -7,16 +7,25 @@ constant text with a `?` for each value.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import msgspec
 
-from msgtrace.model.search import TraceFilter, TraceSearch
+from msgtrace.model.search import EXACT_TOTAL_CAP, TraceFilter, TraceSearch
+from msgtrace.model.terms import Term, name_term, operation_term
 from msgtrace.model.text import escape_json, escape_text, stored_label
+from msgtrace.storage.attribute_filters import as_number
 
-_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+COUNTED_BY_ROW = 20_000
+"""Traces whose rows are looked at to count those that match."""
+
+COUNTED_BY_SPANS = 200
+"""Traces whose spans are looked at to count those that match."""
+
+_SPELLED_ALIKE = re.compile(r"[ !#-\[\]-~]+")
+_MAY_BE_NO_TEXT = re.compile(r"-?[0-9].*|-?Infinity|NaN|true|false")
 
 Condition = tuple[str, tuple[Any, ...]]
 """SQL text, and the values of its `?` in order."""
@@ -27,13 +36,21 @@ class Dialect:
     """The conditions of one backend, named after the filter's fields.
 
     Each takes one value, or those in its comment.
+    indexed: fields of the filter whose matches the backend finds by an index.
+    stats: sums over the traces of {where}; see `SqlReader.get_stats`.
     """
 
-    service_name: str
-    model: str
-    tool: str
+    indexed: frozenset[str]
+    stats: str
+    service_name: Callable[[str], Condition]
+    model: Callable[[str], Condition]
+    tool: Callable[[str], Condition]
+    term: Callable[[Term], Condition]
     attribute: Callable[[str, str, str, float | None], Condition]
     """(table alias, key, value, value as a number): an attribute of a span or a resource."""
+    stretches: Callable[[int, Sequence[tuple[int, int]]], Condition]
+    """(tenant, stretches of first and last start): the traces in them, as `t`."""
+    lets_in: str  # the place and the bits of a probe, see storage.attribute_filters
     text: str  # pattern for the name, for the status message, for JSON text
     name: str = "s.name = ?"
     span_service_name: str = "s.service_name = ?"
@@ -47,18 +64,22 @@ class Dialect:
     max_duration_ns: str = "t.duration_ns <= ?"
     start_ns: str = "t.start_time_ns >= ?"
     end_ns: str = "t.start_time_ns < ?"
+    stretch: Callable[[int, int, int], Condition] = lambda *_: ("traces t", ())
+    """(tenant, first, last start): `traces t` for a search that only the index of times helps."""
     after: str = "(t.start_time_ns, t.trace_id) < (?, ?)"
 
 
+# With an OFFSET it is asked of one trace after the other. Without, PostgreSQL may turn it round and
+# read the spans of all traces to answer for a hundred.
 _ANY_SPAN = (
     "EXISTS (SELECT 1 FROM spans s WHERE s.tenant_id = t.tenant_id AND s.trace_id = t.trace_id"
-    " AND s.start_time_ns BETWEEN t.start_time_ns AND t.end_time_ns AND {})"
+    " AND s.start_time_ns BETWEEN t.start_time_ns AND t.end_time_ns AND {} LIMIT 1 OFFSET 0)"
 )
 
 
 _OF_RESOURCE = (
     "EXISTS (SELECT 1 FROM resources r WHERE r.tenant_id = s.tenant_id"
-    " AND r.resource_id = s.resource_id AND {})"
+    " AND r.resource_id = s.resource_id AND {} LIMIT 1 OFFSET 0)"
 )
 
 
@@ -75,27 +96,60 @@ def page_conditions(dialect: Dialect, search: TraceSearch) -> list[Condition]:
     return conditions
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How to count what a filter matches, in a time that does not grow with the database.
+
+    Of the traces for which `led` holds, which an index leads to, at most `candidates` are looked
+    at; `checked` is what must also hold for them. Nothing checked: every candidate counts.
+    """
+
+    led: list[Condition]
+    checked: list[Condition]
+    candidates: int
+
+
+def plan_count(dialect: Dialect, wanted: TraceFilter) -> Count:
+    """What an index answers, and what the rows or their spans must be read for."""
+    asked = {each.name for each in fields(wanted) if getattr(wanted, each.name) not in (None, ())}
+    unled = asked - dialect.indexed
+    if not unled:
+        return Count(filter_conditions(dialect, wanted), [], EXACT_TOTAL_CAP + 1)
+    led: dict[str, Any] = {name: getattr(wanted, name) for name in asked - unled}
+    return Count(
+        filter_conditions(dialect, TraceFilter(**led)),
+        filter_conditions(dialect, wanted),
+        COUNTED_BY_SPANS if unled & {"attributes", "text"} else COUNTED_BY_ROW,
+    )
+
+
 def join_conditions(conditions: Iterable[Condition]) -> tuple[str, list[Any]]:
     """One WHERE text beginning with the tenant, its first `?`, and the values of all others."""
-    texts = ["t.tenant_id = ?"]
-    values: list[Any] = []
-    for text, parameters in conditions:
-        texts.append(text)
-        values.extend(parameters)
-    return " AND ".join(texts), values
+    text, values = all_of([("t.tenant_id = ?", ()), *conditions])
+    return text, list(values)
+
+
+def all_of(conditions: Iterable[Condition]) -> Condition:
+    """One condition that holds where all of at least one hold."""
+    given = list(conditions)
+    return " AND ".join(text for text, _ in given), tuple(
+        value for _, values in given for value in values
+    )
 
 
 def _trace_conditions(dialect: Dialect, wanted: TraceFilter) -> list[Condition]:
     given: list[Condition] = [
-        (getattr(dialect, field), (stored_label(label),))
-        for field in (
-            "service_name",
-            "workflow_name",
-            "session_id",
-            "user_id",
-            "model",
-            "tool",
+        condition(stored_label(label))
+        for condition, label in (
+            (dialect.service_name, wanted.service_name),
+            (dialect.model, wanted.model),
+            (dialect.tool, wanted.tool),
         )
+        if label is not None
+    ]
+    given += [
+        (getattr(dialect, field), (stored_label(label),))
+        for field in ("workflow_name", "session_id", "user_id")
         if (label := getattr(wanted, field)) is not None
     ]
     given += [
@@ -120,33 +174,72 @@ def _trace_conditions(dialect: Dialect, wanted: TraceFilter) -> list[Condition]:
 
 def _span_conditions(dialect: Dialect, wanted: TraceFilter) -> list[Condition]:
     given: list[Condition] = []
-    same_span: list[Condition] = []
-    if wanted.name is not None:
-        same_span.append((dialect.name, (escape_text(wanted.name),)))
-    same_span += [_attribute(dialect, key, value) for key, value in wanted.attributes]
-    if same_span and wanted.service_name is not None:
-        same_span.append((dialect.span_service_name, (stored_label(wanted.service_name),)))
-    if same_span:
+    of_name = _name_conditions(dialect, wanted)
+    if wanted.attributes:
+        same_span = [_attribute(dialect, key, value) for key, value in wanted.attributes]
+        if of_name:
+            given.append(_unless_known(dialect, wanted, ("true", ())))
+            same_span += of_name
+        elif wanted.service_name is not None:
+            same_span.append((dialect.span_service_name, (stored_label(wanted.service_name),)))
         given.append(_any_span(same_span))
+    elif of_name:
+        given.append(_unless_known(dialect, wanted, _any_span(of_name)))
     if wanted.text is not None:
         given.append(_any_span([(dialect.text, _patterns(wanted.text))]))
     return given
 
 
-def _any_span(conditions: list[Condition]) -> Condition:
-    text = _ANY_SPAN.format(" AND ".join(text for text, _ in conditions))
-    return text, tuple(value for _, values in conditions for value in values)
+def _name_conditions(dialect: Dialect, wanted: TraceFilter) -> list[Condition]:
+    """What must hold for one span because of its name."""
+    if wanted.name is None:
+        return []
+    conditions = [(dialect.name, (escape_text(wanted.name),))]
+    if wanted.service_name is not None:
+        conditions.append((dialect.span_service_name, (stored_label(wanted.service_name),)))
+    return conditions
+
+
+def _unless_known(dialect: Dialect, wanted: TraceFilter, otherwise: Condition) -> Condition:
+    """The wanted name is among the trace's terms or, if those are not known, `otherwise` holds."""
+    name = escape_text(wanted.name or "")
+    if wanted.service_name is None:
+        term = name_term(name)
+    else:
+        term = operation_term(stored_label(wanted.service_name), name)
+    known, known_values = dialect.term(term)
+    text, values = otherwise
+    return f"({known} OR (t.terms IS NULL AND {text}))", (*known_values, *values)
+
+
+def _any_span(conditions: Iterable[Condition]) -> Condition:
+    text, values = all_of(conditions)
+    return _ANY_SPAN.format(text), values
+
+
+def needle(key: str, value: str) -> str:
+    """What is certainly in the JSON text of attributes that match; it may be empty.
+
+    To look for it is much cheaper than to take the text apart. Texts that an encoder might spell in
+    more than one way are not looked for.
+    """
+    if not _SPELLED_ALIKE.fullmatch(key):
+        return ""
+    if not _SPELLED_ALIKE.fullmatch(value) or _MAY_BE_NO_TEXT.fullmatch(value):
+        return f'"{key}":'
+    return f'"{key}":"{value}"'
+
+
+def is_spelled_alike(text: str) -> bool:
+    """Whether every encoder writes this JSON string in the same way."""
+    return _SPELLED_ALIKE.fullmatch(text) is not None
 
 
 def _attribute(dialect: Dialect, key: str, value: str) -> Condition:
-    wanted = escape_text(key), escape_text(value), _as_number(value)
+    wanted = escape_text(key), escape_text(value), as_number(value)
     on_span, span_values = dialect.attribute("s", *wanted)
     on_resource, resource_values = dialect.attribute("r", *wanted)
     return f"({on_span} OR {_OF_RESOURCE.format(on_resource)})", span_values + resource_values
-
-
-def _as_number(value: str) -> float | None:
-    return float(value) if _NUMBER.fullmatch(value) else None
 
 
 def _patterns(text: str) -> tuple[str, str, str]:

@@ -99,21 +99,21 @@ class SpanStream:
                 rows = await self._read_chunk(group, last)
                 # Fewer than asked for are all that there are.
                 last = _key(rows[-1]) if len(rows) == self._chunk_spans else None
-                self._chunk_spans = _next_size(self._chunk_spans, rows)
-                if spans := await self._make_spans(rows):
+                self._chunk_spans = next_size(self._chunk_spans, rows)
+                if spans := await self.make_spans(rows):
                     yield spans
 
     async def _read_chunk(
         self, group: Sequence[TracePlace], after: tuple[bytes, bytes, int]
     ) -> list[Row]:
-        ids = _filled_up((place.trace_id for place in group), GROUP_TRACES)
+        ids = filled_up((place.trace_id for place in group), GROUP_TRACES)
         first_ns = min(place.start_time_ns for place in group)
         last_ns = max(place.end_time_ns for place in group)
         values = (self._tenant_id, *ids, first_ns, last_ns, *after, self._chunk_spans)
         [rows] = await self._read([(_SPANS, values)])
         return rows
 
-    async def _make_spans(self, rows: Sequence[Row]) -> list[Span]:
+    async def make_spans(self, rows: Sequence[Row]) -> list[Span]:
         """The spans of rows whose resource and scope are still there."""
         await self._learn(rows)
         resources, scopes = self._resources, self._scopes
@@ -136,10 +136,10 @@ class SpanStream:
             self._scopes.update((row[0], scope_from_row(row)) for row in found)
 
     def _content_values(self, ids: Iterable[int]) -> tuple[Any, ...]:
-        return (self._tenant_id, *_filled_up(ids, MAX_CHUNK_SPANS))
+        return (self._tenant_id, *filled_up(ids, MAX_CHUNK_SPANS))
 
 
-def _filled_up(ids: Iterable[Any], count: int) -> list[Any]:
+def filled_up(ids: Iterable[Any], count: int) -> list[Any]:
     """So many ids, the last one again and again."""
     filled = list(islice(ids, count))
     return filled + filled[-1:] * (count - len(filled))
@@ -149,7 +149,7 @@ def _key(row: Row) -> tuple[bytes, bytes, int]:
     return row[2], row[3], row[5]
 
 
-def _next_size(size: int, rows: Sequence[Row]) -> int:
+def next_size(size: int, rows: Sequence[Row]) -> int:
     """How many spans the next chunk may hold, if they are as long as these."""
     text_bytes = sum(len(text) for row in rows for text in row[17:20] if text is not None)
     fitting = CHUNK_TEXT_BYTES * len(rows) // text_bytes if text_bytes else MAX_CHUNK_SPANS

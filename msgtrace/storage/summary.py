@@ -6,10 +6,12 @@ The same rules in SQL for every backend.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from msgtrace.model.batch import TraceDelta, TraceKey
 from msgtrace.model.genai import ALIASES_VERSION
 from msgtrace.model.span import Row
+from msgtrace.model.terms import MAX_TERMS, Term, operation_terms
 
 TRACE_COLUMNS = (
     "tenant_id",
@@ -38,6 +40,7 @@ TRACE_COLUMNS = (
     "session_id",
     "user_start_ns",
     "user_id",
+    "terms",
     "services",
     "models",
     "providers",
@@ -46,8 +49,9 @@ TRACE_COLUMNS = (
     "tools",
 )
 
-LIST_COLUMNS = TRACE_COLUMNS[TRACE_COLUMNS.index("services") :]
-"""Columns that hold a sorted list of texts."""
+LIST_COLUMNS = TRACE_COLUMNS[TRACE_COLUMNS.index("terms") :]
+TEXT_LIST_COLUMNS = TRACE_COLUMNS[TRACE_COLUMNS.index("services") :]
+"""Columns that hold a sorted list, and those of them whose lists are of texts."""
 
 _SUMS = (
     "span_count",
@@ -62,12 +66,26 @@ _SUMS = (
 )
 
 
-def trace_row(key: TraceKey, delta: TraceDelta, to_column: Callable[[list[str]], str]) -> Row:
+def trace_row(
+    key: TraceKey,
+    delta: TraceDelta,
+    to_column: Callable[[list[str]], Any],
+    to_terms: Callable[[list[Term]], Any] | None = None,
+) -> Row:
     """A row in TRACE_COLUMNS order.
 
-    `to_column` writes a sorted list as the backend's columns hold it. Most traces are not of
-    generative AI: their lists that only it has are NULL, which takes no space.
+    to_column: writes a sorted list as the backend's columns hold it. to_terms: the same for terms;
+    as texts without it. They are None, as in the rows of a time without terms, if there are too
+    many, or none because nobody told of them. Most traces are not of generative AI: their lists
+    that only it has are NULL, which takes no space.
     """
+    terms = {term for operation in delta.span_names for term in operation_terms(*operation)}
+    if not 0 < len(terms) <= MAX_TERMS:
+        terms_column = None
+    elif to_terms is None:
+        terms_column = to_column(sorted(map(str, terms)))
+    else:
+        terms_column = to_terms(sorted(terms))
     return (
         *key,
         delta.start_time_ns,
@@ -89,6 +107,7 @@ def trace_row(key: TraceKey, delta: TraceDelta, to_column: Callable[[list[str]],
         *(delta.workflow or (None, None)),
         *(delta.session or (None, None)),
         *(delta.user or (None, None)),
+        terms_column,
         to_column(sorted(delta.services)),
         to_column(sorted(delta.models)),
         *(
@@ -99,12 +118,18 @@ def trace_row(key: TraceKey, delta: TraceDelta, to_column: Callable[[list[str]],
 
 
 def on_known_trace(
-    *, least: str, greatest: str, unite: Callable[[str], str], collation: str = ""
+    *,
+    least: str,
+    greatest: str,
+    unite: Callable[[str], str],
+    unite_terms: str,
+    collation: str = "",
 ) -> str:
     """The ON CONFLICT clause that merges as `TraceDelta.merged_with` does.
 
     least, greatest: the backend's functions. unite: the union of both rows' column as an
-    expression.
+    expression. unite_terms: as an expression, the union of both rows' terms with {max} for the most
+    that it may hold, else NULL.
     collation: makes text compare by code point, as Python does.
     """
     root = (
@@ -121,7 +146,8 @@ def on_known_trace(
         *(_take_earliest("workflow_start_ns", "workflow_name", collation)),
         *(_take_earliest("session_start_ns", "session_id", collation)),
         *(_take_earliest("user_start_ns", "user_id", collation)),
-        *(_unite_changed(column, unite(column)) for column in LIST_COLUMNS),
+        _unite_terms(unite_terms.format(max=MAX_TERMS)),
+        *(_unite_changed(column, unite(column)) for column in TEXT_LIST_COLUMNS),
     ]
     return f"ON CONFLICT (tenant_id, trace_id) DO UPDATE SET {', '.join(assignments)}"
 
@@ -140,6 +166,14 @@ def _take_earliest(start: str, value: str, collation: str) -> list[str]:
         f" < (traces.{start}, traces.{value} {collation})"
     )
     return [_take(start, condition), _take(value, condition)]
+
+
+def _unite_terms(union: str) -> str:
+    """Once there were too many, or none were known, it stays so."""
+    return (
+        "terms = CASE WHEN traces.terms = excluded.terms THEN traces.terms"
+        f" WHEN traces.terms IS NOT NULL AND excluded.terms IS NOT NULL THEN {union} END"
+    )
 
 
 def _unite_changed(column: str, union: str) -> str:

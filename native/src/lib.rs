@@ -118,7 +118,8 @@ impl Rows {
         rows::to_tuples(py, &self.0.rows, self.0.row_count)
     }
 
-    /// (trace id, start, end, spans, errors, root's rank, root's name as sent, its service, services): sums by trace.
+    /// (trace id, start, end, spans, errors, root's rank, root's name as sent, its service,
+    /// [(service, names as sent)]): sums by trace.
     fn traces<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let found = PyList::empty(py);
         for trace in &self.0.traces {
@@ -132,7 +133,11 @@ impl Rows {
                 (*has_parent, *start_ns, PyBytes::new(py, span_id)),
                 trace.root_name.as_str(),
                 trace.root_service,
-                trace.services.clone(),
+                trace
+                    .services
+                    .iter()
+                    .map(|(service, names)| (*service, names.iter().collect()))
+                    .collect::<Vec<(usize, Vec<&String>)>>(),
             ))?;
         }
         Ok(found)

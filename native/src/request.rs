@@ -111,8 +111,8 @@ pub struct TraceSum {
     pub root_name: String,
     /// Index into the service names.
     pub root_service: usize,
-    /// Indexes into the service names.
-    pub services: Vec<usize>,
+    /// Indexes into the service names, each with the distinct names of its spans as they were sent.
+    pub services: Vec<(usize, HashSet<String>)>,
 }
 
 /// The rows of a request and what follows from them.
@@ -224,8 +224,14 @@ impl Decoder<'_> {
             span.name.clone_into(&mut trace.root_name);
             trace.root_service = service;
         }
-        if !trace.services.contains(&service) {
-            trace.services.push(service);
+        let known = trace.services.iter().position(|(each, _)| *each == service);
+        let place = known.unwrap_or_else(|| {
+            trace.services.push((service, HashSet::new()));
+            trace.services.len() - 1
+        });
+        let names = &mut trace.services[place].1;
+        if !names.contains(span.name) {
+            names.insert(span.name.to_owned());
         }
         Some(())
     }

@@ -230,11 +230,25 @@ def test_show_stops_after_a_thousand_spans_unless_told_to_go_on(
     children = [node(span(f"child {number}")) for number in range(1_200)]
     canned.reply(TREE_PATH, tree(node(span(), *children, relation="root")))
 
-    shown = run("show", TRACE_A, "--url", canned.url).stdout
+    shown = run("show", TRACE_A, "--url", canned.url, "--children", "1300").stdout
     assert "child 998" in shown
     assert "child 999" not in shown
     assert shown.endswith("… 201 more spans; --all shows them\n")
     assert "child 1199" in run("show", TRACE_A, "--url", canned.url, "--all").stdout
+
+
+def test_show_folds_many_children(canned: CannedServer, run: Run) -> None:
+    children = [node(span(f"child {number}")) for number in range(5_030)]
+    canned.reply(TREE_PATH, tree(node(span(), *children, relation="root")))
+
+    shown = run("show", TRACE_A, "--url", canned.url).stdout
+    assert "child 49" in shown
+    assert "child 50" not in shown
+    assert "└─ … 4,980 more\n" in shown
+
+    wider = run("show", TRACE_A, "--url", canned.url, "--children", "60").stdout
+    assert "child 59" in wider
+    assert "└─ … 4,970 more\n" in wider
 
 
 def test_show_of_an_unknown_trace_is_one_sentence(canned: CannedServer, run: Run) -> None:

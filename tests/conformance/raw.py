@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPResponse
 
@@ -104,8 +104,12 @@ class Http2Connection:
         is_compressed: bool = False,
         method: str = EXPORT_METHOD,
         messages: int = 1,
+        amid: Callable[[], None] = lambda: None,
     ) -> Http2Answer:
-        """One unary call with so many times the same message; returns when its stream has ended."""
+        """One unary call with so many times the same message; returns when its stream has ended.
+
+        amid: called when the first byte is sent and the others are not.
+        """
         stream_id = self._h2.get_next_available_stream_id()
         self._answers[stream_id] = Http2Answer()
         pseudo = {":method": "POST", ":scheme": "http", ":authority": "localhost", ":path": method}
@@ -114,7 +118,9 @@ class Http2Connection:
         )
         self._h2.send_headers(stream_id, list(given.items()))
         message = (bytes([is_compressed]) + len(body).to_bytes(4) + body) * messages
-        for start in range(0, len(message), self._h2.max_outbound_frame_size):
+        self._h2.send_data(stream_id, message[:1])
+        amid()
+        for start in range(1, len(message), self._h2.max_outbound_frame_size):
             self._h2.send_data(stream_id, message[start:][: self._h2.max_outbound_frame_size])
         self._h2.end_stream(stream_id)
         self._flush()
@@ -122,13 +128,13 @@ class Http2Connection:
             self.receive()
         return self._answers[stream_id]
 
-    def ping(self) -> None:
-        """Send a PING and wait for its answer, or for the end of the connection."""
-        before = self.pings_answered
-        self._h2.ping(b"12345678")
-        self._flush()
-        while self.pings_answered == before and not self.is_gone:
-            self.receive()
+    def ping(self, times: int) -> None:
+        """Send PINGs, each when the one before is answered, until the connection ends."""
+        for number in range(self.pings_answered, self.pings_answered + times):
+            self._h2.ping(b"12345678")
+            self._flush()
+            while self.pings_answered == number and not self.is_gone:
+                self.receive()
 
     def receive(self) -> None:
         data = self._socket.recv(65_536)

@@ -377,6 +377,19 @@ def test_row_15_a_browser_may_read_the_answer(limited: Collector, wire: Wire, bo
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "POST"])
+def test_row_15_no_origin_has_leave_unless_it_is_given(collector: Collector, method: str) -> None:
+    asked = {
+        "Origin": "https://app.example",
+        "Access-Control-Request-Method": "POST",
+        "Content-Type": "application/json",
+    }
+
+    reply = http(collector, "/v1/traces", b"{}", asked, method=method)
+
+    assert not [name for name in reply.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "POST"])
 def test_row_15_another_origin_gets_no_leave(limited: Collector, method: str) -> None:
     asked = {
         "Origin": "https://evil.example",
@@ -392,11 +405,20 @@ def test_row_15_another_origin_gets_no_leave(limited: Collector, method: str) ->
 def test_row_32_pings_of_an_idle_client_do_not_end_its_connection(collector: Collector) -> None:
     with opened(collector, "grpc") as connection:
         client = Http2Connection(connection)
-        for _ in range(10):
-            client.ping()
+        client.ping(10)
 
         assert (client.pings_answered, client.is_gone) == (10, False)
         assert client.call(b"").trailers["grpc-status"] == "0"
+
+
+def test_row_32_pings_amid_a_call_do_not_end_its_connection(collector: Collector) -> None:
+    with opened(collector, "grpc") as connection:
+        client = Http2Connection(connection)
+
+        answer = client.call(b"", amid=lambda: client.ping(10))
+
+        assert (client.pings_answered, client.is_gone) == (10, False)
+        assert answer.trailers["grpc-status"] == "0"
 
 
 def test_row_33_a_burst_on_a_new_connection_succeeds(collector: Collector) -> None:

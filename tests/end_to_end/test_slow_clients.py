@@ -469,14 +469,25 @@ def body_of(name: str) -> bytes:
     return request(span(name, trace_id=secrets.token_bytes(16))).SerializeToString()
 
 
+HALF_A_HEAD = b"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nX-"
+WHOLE_REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HTTP2_HANDSHAKE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+
+
 @pytest.mark.usefixtures("open_files")
-@pytest.mark.parametrize("said", [b"", b"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nX-"])
-def test_two_thousand_stalled_connections_stop_nobody(service: RunningProcess, said: bytes) -> None:
+@pytest.mark.parametrize(
+    ("http_said", "grpc_said"),
+    [(b"", b""), (HALF_A_HEAD, HALF_A_HEAD), (WHOLE_REQUEST, HTTP2_HANDSHAKE)],
+    ids=["silent", "half a head", "idle after a request or handshake"],
+)
+def test_two_thousand_connections_without_a_request_stop_nobody(
+    service: RunningProcess, http_said: bytes, grpc_said: bytes
+) -> None:
     with contextlib.ExitStack() as stack:
         for number in range(2_000):
             port = (service.ports.http, service.ports.query, service.ports.grpc)[number % 3]
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
-            connection.sendall(said)
+            connection.sendall(grpc_said if port == service.ports.grpc else http_said)
         took_s = []
         for wire in ["grpc", "http"] * 10:
             started = time.monotonic()

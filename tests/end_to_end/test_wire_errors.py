@@ -121,7 +121,9 @@ def test_undecodable_bytes_are_a_final_refusal_over_http(
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"no gzip", gzip.compress(b"")[:-1], gzip.compress(UNDECODABLE)]
+    "body",
+    [b"", b"no gzip", gzip.compress(b"")[:-1], gzip.compress(UNDECODABLE)],
+    ids=["empty", "no gzip", "cut off", "undecodable"],  # a gzip header holds the time
 )
 def test_a_body_that_is_not_what_its_coding_says_is_400(
     service: RunningProcess, body: bytes

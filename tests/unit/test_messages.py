@@ -155,6 +155,24 @@ async def test_what_was_ended_is_given_back_to_the_system(
         assert memory.freed_bytes == 0
 
 
+async def test_what_grpc_frees_late_is_given_back_too(
+    memory: Memory, budget: ByteBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "LAST_LOOKS_S", (0.01, 0.5))
+    async with served(memory, budget) as connection:
+        slow = [await stalled(connection) for _ in range(2)]
+        await looks(2 * messages.SLOW_AFTER_LOOKS)
+        memory.used_bytes += 2 * MAX_BYTES
+        await asyncio.wait_for(slow[0].ended.wait(), 10)
+        memory.used_bytes -= MAX_BYTES  # so that nothing looks for its own sake
+        await asyncio.sleep(0.1)
+
+        memory.freed_bytes = MAX_BYTES
+        await asyncio.sleep(1)
+
+        assert memory.freed_bytes == 0
+
+
 async def test_a_message_that_takes_too_long_is_ended(
     memory: Memory, budget: ByteBudget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +198,27 @@ async def test_a_call_without_a_message_and_one_with_two_are_refused(
 
         assert (none.status, two.status) == (UNIMPLEMENTED, UNIMPLEMENTED)
         assert budget.held_bytes == 0
+
+
+async def test_a_call_that_is_ended_while_it_is_refused_is_answered_once(
+    memory: Memory,
+    budget: ByteBudget,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(messages, "REFUSAL_S", 0.6)
+    async with served(memory, budget) as connection:
+        empty = connection.begin()
+        connection.end(empty)
+        await stalled(connection)
+        await looks(2 * messages.SLOW_AFTER_LOOKS)
+
+        memory.used_bytes += 2 * MAX_BYTES
+        await asyncio.wait_for(empty.ended.wait(), 10)
+        await asyncio.sleep(2 * messages.REFUSAL_S)
+
+        assert empty.status == UNAVAILABLE
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
 
 
 async def test_a_client_that_leaves_in_the_midst_of_a_message_leaves_nothing(

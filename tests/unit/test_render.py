@@ -31,11 +31,16 @@ def shown(screen: Console) -> str:
     return screen.file.getvalue()
 
 
-def show_tree(document: dict[str, Any], width: int = 80, max_spans: int | None = None) -> list[str]:
+def show_tree(
+    document: dict[str, Any],
+    width: int = 80,
+    max_spans: int | None = None,
+    max_children: int | None = None,
+) -> list[str]:
     """The lines of the tree, without the facts above it."""
     screen = console(width)
     parsed = msgspec.convert(document, TraceTree, strict=False)
-    print_tree(screen, parsed, max_spans=max_spans)
+    print_tree(screen, parsed, max_spans=max_spans, max_children=max_children)
     return shown(screen).split("\n\n", 1)[1].splitlines()
 
 
@@ -207,6 +212,49 @@ def test_a_tree_is_cut_where_told() -> None:
     assert lines[-1] == "… 6 more spans; --all shows them"
 
 
+def named_family(name: str, count: int) -> list[dict[str, Any]]:
+    return [node(span(f"{name} {n}")) for n in range(count)]
+
+
+def test_of_many_children_the_first_are_shown_and_the_others_counted() -> None:
+    family = [*named_family("child", 4), node(span("last"), *named_family("grandchild", 2))]
+
+    lines = show_tree(tree(node(span("root"), *family, relation="root")), max_children=3)
+
+    assert [line.split("  ")[0] for line in lines[:5]] == [
+        "root",
+        "├─ child 0",
+        "├─ child 1",
+        "├─ child 2",
+        "└─ … 2 more (4 spans with theirs)",
+    ]
+    assert lines[5] == "--children N shows more of what is folded, --all everything"
+
+
+def test_a_fold_says_that_there_are_errors_in_it() -> None:
+    failed = span("failed", error="no")
+    family = [*named_family("child", 3), node(failed)]
+
+    lines = show_tree(tree(node(span("root"), *family, relation="root")), max_children=2)
+
+    assert "└─ … 2 more (1 error)" in lines
+
+
+def test_a_single_child_is_not_folded() -> None:
+    lines = show_tree(
+        tree(node(span("root"), *named_family("child", 3), relation="root")), max_children=2
+    )
+
+    assert len(lines) == 4
+    assert "└─ child 2" in lines[3]
+
+
+def test_many_roots_are_folded_as_well() -> None:
+    lines = show_tree(tree(*named_family("root", 60)), max_children=50)
+
+    assert lines[50] == "… 10 more"
+
+
 TIMES = st.integers(min_value=0, max_value=2**63 - 1)
 
 
@@ -233,6 +281,6 @@ def test_a_bar_has_at_least_one_cell_and_stays_inside(
 def test_a_trace_without_spans_is_said_to_have_none() -> None:
     screen = console(80)
 
-    print_tree(screen, TraceTree(trace_id=TRACE_A, roots=[]), max_spans=None)
+    print_tree(screen, TraceTree(trace_id=TRACE_A, roots=[]), max_spans=None, max_children=None)
 
     assert shown(screen) == f"Trace {TRACE_A} has no spans.\n"

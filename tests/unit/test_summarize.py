@@ -209,6 +209,7 @@ def test_every_field_of_a_delta_is_merged() -> None:
         "span_count": 2,
         "error_count": 2,
         "services": {"x"},
+        "span_names": {("x", "x")},
         "workflow": (-1, "x"),
         "session": (-1, "x"),
         "user": (-1, "x"),

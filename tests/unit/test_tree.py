@@ -24,11 +24,11 @@ def make_span(number: int, parent: int | None = None, start: int = 0, name: str 
     )
 
 
-def shape(nodes: Sequence[TreeNode]) -> Shape:
+def shape(nodes: Sequence[TreeNode[Span]]) -> Shape:
     return [(node.span.name, node.relation, shape(node.children)) for node in nodes]
 
 
-def walk(roots: Sequence[TreeNode]) -> Iterator[tuple[int, TreeNode]]:
+def walk(roots: Sequence[TreeNode[Span]]) -> Iterator[tuple[int, TreeNode[Span]]]:
     """Every node with its depth; roots are at 0."""
     waiting = [(0, node) for node in roots]
     while waiting:

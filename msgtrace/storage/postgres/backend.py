@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Self
 
@@ -12,8 +14,9 @@ from msgtrace.model.search import TraceFilter
 from msgtrace.model.span import Row, TenantId, TraceId
 from msgtrace.settings import Settings
 from msgtrace.storage.dead_letters import SqlDeadLetters
+from msgtrace.storage.filter_maker import FilterMaker
 from msgtrace.storage.postgres.check import ConnectionCheck
-from msgtrace.storage.postgres.connection import Pool, open_pools
+from msgtrace.storage.postgres.connection import WRITE_TIMEOUT_S, Pool, open_pools
 from msgtrace.storage.postgres.errors import translated_write_errors
 from msgtrace.storage.postgres.maintenance import PostgresMaintenance
 from msgtrace.storage.postgres.opening import Opening
@@ -37,6 +40,10 @@ _ROUTING_TRIES = 2
 
 DEAD_LETTER_LOCK = 0x6D736764
 """Advisory lock ("msgd") under which dead letters change."""
+
+_NEWEST_WRITE = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+_OLDEST_WRITE = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+_WRITES_ENDED_DELAY_S = 0.05
 
 
 class PostgresStorage(SqlReader, PostgresRebuild):
@@ -103,6 +110,10 @@ class PostgresStorage(SqlReader, PostgresRebuild):
         """See StorageAdmin."""
         return await delete_matching(self, self._delete, tenant_id, trace_filter)
 
+    async def make_attribute_filters(self) -> int:
+        """See StorageAdmin."""
+        return await FilterMaker(self._read_opened, self._write_each, self._writes_ended).make()
+
     async def check(self) -> None:
         """See StorageAdmin."""
         await self._check.run()
@@ -136,6 +147,28 @@ class PostgresStorage(SqlReader, PostgresRebuild):
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", DEAD_LETTER_LOCK)
                 status = await connection.execute(numbered(sql), *values)
                 return int(status.rpartition(" ")[2])
+
+    async def _write_each(self, statements: Sequence[Statement]) -> list[int]:
+        self._opening.require_open()
+        with translated_write_errors():
+            async with self._writers.acquire() as connection, connection.transaction():
+                # One after the other: the status of each is wanted.
+                done = [await connection.execute(numbered(sql), *of) for sql, of in statements]
+                return [int(status.rpartition(" ")[2]) for status in done]
+
+    async def _writes_ended(self) -> bool:
+        """Wait until every transaction that has written anything by now has ended.
+
+        False if one of them takes longer than a write of ours ever does.
+        """
+        [[(newest,)]] = await self._read_opened([(_NEWEST_WRITE, ())])
+        deadline = time.monotonic() + WRITE_TIMEOUT_S
+        while time.monotonic() < deadline:
+            [[(oldest,)]] = await self._read_opened([(_OLDEST_WRITE, ())])
+            if oldest >= newest:
+                return True
+            await asyncio.sleep(_WRITES_ENDED_DELAY_S)
+        return False
 
     async def _delete(self, tenant_id: TenantId, trace_ids: Sequence[TraceId]) -> int:
         self._opening.require_open()

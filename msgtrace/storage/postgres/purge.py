@@ -160,7 +160,8 @@ class PostgresPurger:
         await self._connection.execute(_DELETE_TRACES, tenant_id, trace_ids)
         await self._connection.copy_records_to_table(
             "traces",
-            records=[trace_row(key, delta, list) for key, delta in again.items()],  # type: ignore[arg-type]  # asyncpg makes arrays of lists
+            # asyncpg makes arrays of lists.
+            records=[trace_row(key, delta, list, list) for key, delta in again.items()],
             columns=TRACE_COLUMNS,
         )
         await insert_usage(self._connection, usage)

@@ -42,13 +42,26 @@ _COLUMN_TYPES = {
     (name for name in TRACE_COLUMNS if name.endswith(("_ns", "_count", "_tokens"))), "bigint"
 )
 
-_SELECTED = [f"{name}::text[]" if name in LIST_COLUMNS else name for name in TRACE_COLUMNS]
+_LIST_TYPES = dict.fromkeys(LIST_COLUMNS, "text[]") | {"terms": "bigint[]"}
+
+_SELECTED = [
+    f"{name}::{_LIST_TYPES[name]}" if name in _LIST_TYPES else name for name in TRACE_COLUMNS
+]
 _ARRAYS = [f"${n}::{_COLUMN_TYPES.get(name, 'text')}[]" for n, name in enumerate(TRACE_COLUMNS, 1)]
 
 _UNITED = "ARRAY(SELECT unnest(traces.{0}) UNION SELECT unnest(excluded.{0}) ORDER BY 1)"
 
+_UNITED_TERMS = """CASE WHEN traces.terms @> excluded.terms THEN traces.terms ELSE (
+    SELECT CASE WHEN count(*) <= {max} THEN array_agg(term) END
+    FROM (SELECT unnest(traces.terms) AS term UNION SELECT unnest(excluded.terms)) AS united
+) END"""
+
 _ON_KNOWN_TRACE = on_known_trace(
-    least="least", greatest="greatest", unite=_UNITED.format, collation='COLLATE "C"'
+    least="least",
+    greatest="greatest",
+    unite=_UNITED.format,
+    unite_terms=_UNITED_TERMS,
+    collation='COLLATE "C"',
 )
 
 # Returns the traces in which statements about tokens and cost may be nested.

@@ -15,6 +15,7 @@ from msgtrace.model.search import TraceFilter
 from msgtrace.model.span import Row, TenantId, TraceId
 from msgtrace.settings import Settings
 from msgtrace.storage.dead_letters import SqlDeadLetters
+from msgtrace.storage.filter_maker import FilterMaker
 from msgtrace.storage.protocol import StorageStatus
 from msgtrace.storage.reader import SqlReader, Statement, delete_matching
 from msgtrace.storage.sqlite.connection import (
@@ -87,6 +88,11 @@ class SqliteStorage(SqlReader, SqliteRebuild):
         """See StorageAdmin."""
         return await delete_matching(self, self._delete, tenant_id, trace_filter)
 
+    async def make_attribute_filters(self) -> int:
+        """See StorageAdmin."""
+
+        return await FilterMaker(self._readers.read, self._write_each, _writes_ended).make()
+
     async def check(self) -> None:
         """See StorageAdmin."""
         await self._checker.run(lambda connection: connection.execute(_CHECK).fetchall())
@@ -106,13 +112,26 @@ class SqliteStorage(SqlReader, SqliteRebuild):
     async def _write(self, statement: Statement) -> int:
         return await self._writer.run(lambda connection: _execute(connection, statement))
 
+    async def _write_each(self, statements: Sequence[Statement]) -> list[int]:
+        return await self._writer.run(lambda connection: _execute_each(connection, statements))
+
     async def _delete(self, tenant_id: TenantId, trace_ids: Sequence[TraceId]) -> int:
         return await self._writer.run(lambda connection: _delete(connection, tenant_id, trace_ids))
+
+
+async def _writes_ended() -> bool:
+    """Writes take turns: those before the claim have ended."""
+    return True
 
 
 def _execute(connection: sqlite3.Connection, statement: Statement) -> int:
     with translated_write_errors(), write_transaction(connection):
         return connection.execute(*statement).rowcount
+
+
+def _execute_each(connection: sqlite3.Connection, statements: Sequence[Statement]) -> list[int]:
+    with translated_write_errors(), write_transaction(connection):
+        return [connection.execute(*statement).rowcount for statement in statements]
 
 
 def _delete(

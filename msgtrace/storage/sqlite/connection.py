@@ -26,8 +26,12 @@ from msgtrace.errors import (
     StorageUnavailable,
 )
 from msgtrace.model.units import KIB, MIB
+from msgtrace.storage.attribute_filters import lets_in
 
 T = TypeVar("T")
+
+LETS_IN = "msgtrace_lets_in"
+"""SQL function of readers: `storage.attribute_filters.lets_in`."""
 
 BUSY_TIMEOUT_S = 5.0
 """How long a write waits for another process that writes."""
@@ -164,6 +168,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """A connection that cannot write."""
     connection = open_connection(path)
     connection.execute("PRAGMA query_only = ON")
+    connection.create_function(LETS_IN, 3, lets_in, deterministic=True)
     return connection
 
 

@@ -7,16 +7,18 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from msgtrace.model.span import Row
 from msgtrace.storage.reader import Statement
-from msgtrace.storage.search import Condition, Dialect
-from msgtrace.storage.sqlite.connection import ConnectionThread, open_reader
+from msgtrace.storage.search import Condition, Dialect, is_spelled_alike, needle
+from msgtrace.storage.sqlite.connection import LETS_IN, ConnectionThread, open_reader
 
 READERS = 4
 """Reads that run at the same time; further ones wait."""
 
-_ATTRIBUTE = """EXISTS (
-    SELECT 1 FROM json_each({}.attributes) a WHERE a.key = ? AND (
+_ATTRIBUTE = """instr({0}.attributes, ?) AND EXISTS (
+    SELECT 1 FROM json_each({0}.attributes) a WHERE a.key = ? AND (
         CASE a.type
             WHEN 'text' THEN a.atom
             WHEN 'true' THEN 'true'
@@ -31,14 +33,62 @@ _ATTRIBUTE = """EXISTS (
 
 
 def _attribute(table: str, key: str, value: str, number: float | None) -> Condition:
-    return _ATTRIBUTE.format(table), (key, value, number)
+    return _ATTRIBUTE.format(table), (needle(key, value), key, value, number)
+
+
+_STATS = """
+SELECT count(*), count(*) FILTER (WHERE error_count > 0), sum(span_count), sum(error_count),
+    sum(input_tokens), sum(output_tokens), sum(cost),
+    sum(cached_tokens), sum(reasoning_tokens), sum(estimated_cost),
+    min(duration_ns) FILTER (WHERE position * 100 >= total * 50),
+    min(duration_ns) FILTER (WHERE position * 100 >= total * 95),
+    min(duration_ns) FILTER (WHERE position * 100 >= total * 99)
+FROM (
+    SELECT t.span_count, t.error_count, t.input_tokens, t.output_tokens, t.cost, t.duration_ns,
+        t.cached_tokens, t.reasoning_tokens, t.estimated_cost,
+        row_number() OVER (ORDER BY t.duration_ns) AS position, count(*) OVER () AS total
+    FROM traces t WHERE {where}
+) AS matches
+"""
+
+_LISTED = "EXISTS (SELECT 1 FROM json_each({}) WHERE value = ?)"
+
+
+def _listed(column: str, label: str) -> Condition:
+    """The label is in a JSON array. Most arrays need not be taken apart to see that it is not."""
+    listed = _LISTED.format(column)
+    if not is_spelled_alike(label):
+        return listed, (label,)
+    return f"(instr({column}, ?) AND {listed})", (f'"{label}"', label)
+
+
+def _and_listed(condition: str, column: str, label: str) -> Condition:
+    """As `_listed`, where the cheaper condition holds, by which an index is known."""
+    text, values = _listed(column, label)
+    return f"{condition} AND {text}", values
+
+
+_STRETCHES = """(
+    SELECT near.* FROM json_each(?) f CROSS JOIN traces near
+    WHERE near.tenant_id = ? AND near.start_time_ns
+        BETWEEN json_extract(f.value, '$[0]') AND json_extract(f.value, '$[1]')
+) AS t"""
+
+
+def _stretches(tenant_id: int, stretches: Sequence[tuple[int, int]]) -> Condition:
+    return _STRETCHES, (msgspec.json.encode(stretches).decode(), tenant_id)
 
 
 DIALECT = Dialect(
-    service_name="EXISTS (SELECT 1 FROM json_each(t.services) WHERE value = ?)",
-    model="t.has_usage AND EXISTS (SELECT 1 FROM json_each(t.models) WHERE value = ?)",
-    tool="t.tools IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(t.tools) WHERE value = ?)",
+    indexed=frozenset(("session_id", "user_id", "has_errors", "start_ns", "end_ns")),
+    stats=_STATS,
+    service_name=lambda label: _listed("t.services", label),
+    model=lambda label: _and_listed("t.has_usage", "t.models", label),
+    tool=lambda label: _and_listed("t.tools IS NOT NULL", "t.tools", label),
+    term=lambda term: ("instr(t.terms, ?) > 0", (f'"{term}"',)),
     attribute=_attribute,
+    stretches=_stretches,
+    lets_in=f"{LETS_IN}(f.filter, ?, ?)",
     text=(
         r"(s.name LIKE ? ESCAPE '\' OR s.status_message LIKE ? ESCAPE '\'"
         r" OR s.attributes LIKE ? ESCAPE '\')"

@@ -29,6 +29,12 @@ _ON_KNOWN_TRACE = on_known_trace(
             UNION SELECT value FROM json_each(excluded.{0}) ORDER BY 1
         )
     )""".format,
+    unite_terms="""(
+        SELECT CASE WHEN count(*) <= {max} THEN json_group_array(value) END FROM (
+            SELECT value FROM json_each(traces.terms)
+            UNION SELECT value FROM json_each(excluded.terms) ORDER BY 1
+        )
+    )""",
 )
 
 # One row of one column, because each row fetched is a chance to lose the interpreter's lock.

@@ -1,4 +1,4 @@
--- 0004_model_usage (PostgreSQL; twin in sqlite/)
+-- 0005_model_usage (PostgreSQL; twin in sqlite/)
 -- Why: tokens, cost, agents and tools of traces of generative AI; which of several nested statements counts; sums by model and day.
 -- Cost: new columns have constant defaults (catalog only). The indexes are partial: they are built by one scan of traces, during which traces takes no
 -- writes (about a second for a million traces), and afterwards cost nothing for a trace without models, tools or sessions.

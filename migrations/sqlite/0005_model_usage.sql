@@ -1,4 +1,4 @@
--- 0004_model_usage (SQLite; twin in postgres/)
+-- 0005_model_usage (SQLite; twin in postgres/)
 -- Why: tokens, cost, agents and tools of traces of generative AI; which of several nested statements counts; sums by model and day.
 -- Cost: new columns have constant defaults (no rewrite). The indexes are partial: they are built by one scan of traces, and afterwards cost nothing for a
 -- trace without models, tools or sessions.

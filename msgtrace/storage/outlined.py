@@ -1,0 +1,60 @@
+"""Read the spans of a large trace in the order of its outline, a few at a time.
+
+Path: storage → [storage.outlined] → api. SQL that every backend understands, as in
+`storage.reader`. Each chunk is a read of its own: no snapshot stays open for a slow client.
+In memory are the outline, about 200 bytes a span, and one chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from msgtrace.errors import StorageUnavailable
+from msgtrace.model.span import Span, TenantId, TraceId
+from msgtrace.model.trace import SpanPlace
+from msgtrace.storage.span_rows import SPAN_READ_COLUMNS
+from msgtrace.storage.span_stream import (
+    FIRST_CHUNK_SPANS,
+    MAX_CHUNK_SPANS,
+    SpanStream,
+    filled_up,
+    next_size,
+)
+
+if TYPE_CHECKING:
+    from msgtrace.storage.reader import ReadSql  # which makes use of this module
+
+_MARKS = ", ".join("?" * MAX_CHUNK_SPANS)
+
+_SPANS_AT = f"""
+SELECT {SPAN_READ_COLUMNS}
+FROM spans s
+WHERE s.tenant_id = ? AND s.trace_id = ? AND s.span_id IN ({_MARKS})
+    AND s.start_time_ns BETWEEN ? AND ?
+"""  # noqa: S608 - built from constants
+
+
+async def spans_at(
+    read: ReadSql, tenant_id: TenantId, trace_id: TraceId, places: Iterable[SpanPlace]
+) -> AsyncIterator[list[Span]]:
+    """See TraceReader.read_outlined."""
+    stream = SpanStream(read, tenant_id)
+    waiting = iter(places)
+    size = FIRST_CHUNK_SPANS
+    while chunk := list(islice(waiting, size)):
+        ids = filled_up((place.span_id for place in chunk), MAX_CHUNK_SPANS)
+        starts = [place.start_time_ns for place in chunk]
+        values = (tenant_id, trace_id, *ids, min(starts), max(starts))
+        [rows] = await read([(_SPANS_AT, values)])
+        size = next_size(size, rows)
+        yield _in_order(await stream.make_spans(rows), chunk)
+
+
+def _in_order(spans: Sequence[Span], places: Sequence[SpanPlace]) -> list[Span]:
+    found = {(span.span_id, span.start_time_ns): span for span in spans}
+    try:
+        return [found[place.span_id, place.start_time_ns] for place in places]
+    except KeyError:
+        raise StorageUnavailable("the trace was deleted while it was read") from None

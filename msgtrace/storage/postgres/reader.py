@@ -35,8 +35,8 @@ _LETS_IN = """(
     FROM (SELECT ?::bigint AS place, ?::bigint AS bits) AS probe
 )"""
 
-# The OFFSET keeps other conditions outside: what the GIN index says of all times costs more to
-# fetch than the hundred traces of a stretch.
+# The OFFSET keeps other conditions outside: it costs more to fetch what the GIN index says of all
+# times than to look at the hundred traces of a stretch.
 _STRETCH = """(
     SELECT * FROM traces t WHERE t.tenant_id = ? AND t.start_time_ns BETWEEN ? AND ?
     ORDER BY t.start_time_ns DESC, t.trace_id DESC OFFSET 0

@@ -1,49 +1,67 @@
 """A collector that is really overloaded, for as long as a test wants.
 
-Its budget for requests under way is tiny, and one upload that stalls holds nearly all of it: every
-other export is told to come back in a second, on both wires.
+Its queue is tiny, and one export that waits for the locked database fills it: every other export is
+told to come back in a second, on both wires.
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
+import sqlite3
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.batches import request, span
 from tests.end_to_end.processes import RunningProcess, wait_until
 from tests.end_to_end.senders import post
 
-BUDGET_BYTES = 16 * 1024
-FREE_BYTES = 16
-"""Less than any export needs."""
+SETTINGS = {"MSGTRACE_MAX_QUEUED_BYTES": "64", "MSGTRACE_MAX_BATCH_BYTES": "64"}
+"""Less than any export takes; a single one is let in nevertheless."""
 
-SETTINGS = {"MSGTRACE_MAX_INFLIGHT_BYTES": str(BUDGET_BYTES)}
+MAX_FILLERS = 10
+"""Each waits for some seconds."""
+
+FILL_S = 0.3
 
 
 class Overload:
-    """One stalled upload."""
+    """A lock on the database, and an export that waits for it."""
 
-    def __init__(self, service: RunningProcess) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", service.ports.http), timeout=10)
+    def __init__(self, service: RunningProcess, database: Path) -> None:
+        self._url = f"{service.otlp_url}/v1/traces"
+        self._lock = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+        self._has_ended = threading.Event()
+        self._filler = threading.Thread(target=self._fill)
 
     def begin(self) -> None:
-        """Announce a body as large as the budget and send all but its end."""
-        head = (
-            "POST /v1/traces HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-            f"Content-Type: application/x-protobuf\r\nContent-Length: {BUDGET_BYTES}\r\n\r\n"
-        )
-        self._connection.sendall(head.encode() + bytes(BUDGET_BYTES - FREE_BYTES))
+        """Lock the database and fill the queue."""
+        self._lock.execute("BEGIN IMMEDIATE")
+        self._filler.start()
+        time.sleep(FILL_S)  # else the first probe would be what waits
 
     def end(self) -> None:
-        """Hang up: the budget is free again. Calling it twice changes nothing."""
-        self._connection.close()
+        """Let go of the database: what waits is stored. Calling it twice changes nothing."""
+        if self._has_ended.is_set():
+            return
+        self._has_ended.set()
+        self._lock.execute("ROLLBACK")
+        self._filler.join()
+        self._lock.close()
+
+    def _fill(self) -> None:
+        filler = request(span("filler"), service="filler").SerializeToString()
+        for _ in range(MAX_FILLERS):
+            post(self._url, filler)
+            if self._has_ended.is_set():
+                return
 
 
 @contextlib.contextmanager
-def overloaded(service: RunningProcess) -> Iterator[Overload]:
+def overloaded(service: RunningProcess, database: Path) -> Iterator[Overload]:
     """From when every export is refused; until the block or the test ends it."""
-    overload = Overload(service)
+    overload = Overload(service, database)
     try:
         overload.begin()
         wait_until(lambda: is_refused(service), "the collector to be overloaded")

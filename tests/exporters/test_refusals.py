@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.resources import Resource
@@ -34,10 +35,14 @@ live_cases = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def narrow_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProcess]:
-    """`msgtrace start` that one upload can fill."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('database') / 'msgtrace.db'}"
-    with running("start", url, environment=SETTINGS) as process:
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("database") / "msgtrace.db"
+
+
+@pytest.fixture(scope="module")
+def narrow_service(database: Path) -> Iterator[RunningProcess]:
+    """`msgtrace start` that one export can fill."""
+    with running("start", f"sqlite:///{database}", environment=SETTINGS) as process:
         yield process
 
 
@@ -92,7 +97,7 @@ def test_a_partial_success_is_no_reason_to_resend_or_to_lose_the_good_span(
 
 @pytest.mark.parametrize("wire", PYTHON_WIRES)
 def test_python_comes_back_after_the_second_that_an_overloaded_collector_asks_for(
-    narrow_service: RunningProcess, wire: str, caplog: pytest.LogCaptureFixture
+    narrow_service: RunningProcess, database: Path, wire: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     exporter = EXPORTERS[wire](narrow_service)
@@ -102,7 +107,7 @@ def test_python_comes_back_after_the_second_that_an_overloaded_collector_asks_fo
         return any("retrying in 1.00s" in record.getMessage() for record in caplog.records)
 
     try:
-        with ThreadPoolExecutor(1) as pool, overloaded(narrow_service) as overload:
+        with ThreadPoolExecutor(1) as pool, overloaded(narrow_service, database) as overload:
             started_s = time.monotonic()
             result = pool.submit(exporter.export, spans)
             wait_until(is_told, "the exporter to be refused", timeout_s=5)
@@ -119,11 +124,11 @@ def test_python_comes_back_after_the_second_that_an_overloaded_collector_asks_fo
 
 @live_cases
 def test_an_exporter_delivers_to_a_collector_that_was_overloaded(
-    narrow_service: RunningProcess, senders: Senders, case: Case
+    narrow_service: RunningProcess, database: Path, senders: Senders, case: Case
 ) -> None:
     sender, name = sender_of(case, senders), f"retried-{case}"
     refused_at_s: list[float] = []
-    with overloaded(narrow_service) as overload:
+    with overloaded(narrow_service, database) as overload:
         before = refused_requests(narrow_service)
 
         def recover_after_a_refusal() -> None:

@@ -17,6 +17,7 @@ pytestmark = [
 NOT_IMPORTED = {
     "msgtrace.__main__",  # runs the program
     "msgtrace.cli.reload",  # for development, needs watchfiles
+    "msgtrace.otlp.native",  # of the extra native
 }
 
 LIST_MIGRATIONS = """

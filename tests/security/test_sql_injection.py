@@ -105,8 +105,7 @@ async def test_no_part_of_a_path_is_read_as_sql(client: httpx.AsyncClient, text:
         await client.delete(f"/api/v1/traces/{quoted}"),
     ]
 
-    # No route takes a path with a line end.
-    assert services.status_code == (404 if "\n" in text else 200)
+    assert services.status_code == 200
     assert "bystander" not in services.text
     assert all(response.status_code in (400, 404, 405) for response in details)
     assert MARK in await traces(client)

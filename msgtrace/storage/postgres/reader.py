@@ -87,7 +87,7 @@ DIALECT = Dialect(
     ),
     stats=_STATS,
     service_name=lambda label: ("t.services @> ARRAY[?::text]", (label,)),
-    model=lambda label: ("t.has_usage AND t.models @> ARRAY[?::text]", (label,)),
+    model=lambda label: ("t.models @> ARRAY[?::text]", (label,)),
     tool=lambda label: ("t.tools @> ARRAY[?::text]", (label,)),
     term=lambda term: ("t.terms @> ARRAY[?::bigint]", (term,)),
     attribute=_attribute,

@@ -33,9 +33,9 @@ _SPANS = numbered(SPANS_OF.format(members="= ANY(?::bytea[])"))
 
 _DELETE_USAGE = "DELETE FROM model_usage WHERE tenant_id = $1 AND trace_id = ANY($2)"
 
-_SET_SUMMARY = numbered(
-    set_summary(lambda column: "?::text::text[]" if column in LIST_COLUMNS else "?")
-)
+_LIST_TYPES = dict.fromkeys(LIST_COLUMNS, "?::text::text[]") | {"terms": "?::text::bigint[]"}
+
+_SET_SUMMARY = numbered(set_summary(lambda column: _LIST_TYPES.get(column, "?")))
 
 
 class PostgresRebuild:

@@ -11,7 +11,7 @@ from benchmarks.export_requests import make_requests
 from msgtrace.model.batch import SpanBatch
 from msgtrace.otlp.density import MIN_BYTES, is_dense_json, is_dense_protobuf
 from msgtrace.otlp.encodings import decode_as
-from msgtrace.otlp.rules import Rules
+from msgtrace.otlp.rules import DecodeRules
 from msgtrace.receivers import export as module
 from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.encoding import JSON, PROTOBUF, Encoding
@@ -93,7 +93,7 @@ async def test_a_dense_request_does_not_hold_up_the_event_loop(
 ) -> None:
     threads: list[threading.Thread] = []
 
-    def decode(name: str, payload: bytes, rules: Rules) -> SpanBatch:
+    def decode(name: str, payload: bytes, rules: DecodeRules) -> SpanBatch:
         threads.append(threading.current_thread())
         return decode_as(name, payload, rules)
 

@@ -90,7 +90,7 @@ def test_a_trace_that_two_collectors_receive_has_the_right_totals(
     trace = query.get_trace(trace_id)
     assert len(trace["spans"]) == trace["span_count"] == 300
     assert trace["error_count"] == 30
-    # Each span states one token; the root's is that of the spans beneath it, and counts for nothing.
+    # Each span states one token; the root's is that of those beneath it, and does not count.
     assert trace["input_tokens"] == 299
     assert trace["root_span_name"] == "0.0"
     assert trace["services"] == ["service 0", "service 1"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import blake2b
 
-MAX_TERMS = 256
+MAX_TERMS = 2_000
 """A trace that would have more has none: its spans are looked at instead."""
 
 Term = int

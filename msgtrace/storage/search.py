@@ -137,7 +137,8 @@ def _trace_conditions(dialect: Dialect, wanted: TraceFilter) -> list[Condition]:
     given: list[Condition] = [
         condition(stored_label(label))
         for condition, label in (
-            (dialect.service_name, wanted.service_name),
+            # A name comes with its service, see _span_conditions.
+            (dialect.service_name, wanted.service_name if wanted.name is None else None),
             (dialect.model, wanted.model),
         )
         if label is not None

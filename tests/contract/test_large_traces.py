@@ -127,10 +127,10 @@ async def test_every_name_of_a_trace_finds_it_however_many_there_are(storage: St
     names = [
         f"operation {n}" for n in range(MAX_TERMS)
     ]  # a term for each, and one with its service
-    for start in range(0, len(names), 100):
-        spans = [span(name) for name in names[start : start + 100]]
+    for start in range(0, len(names), 500):
+        spans = [span(name) for name in names[start : start + 500]]
         await storage.write_spans([make_batch(*spans, service="shop")])
-        for name in (names[0], names[start], names[start + 50]):
+        for name in (names[0], names[start], names[start + 250]):
             assert (await find(storage, name=name)).total == 1
             assert (await find(storage, name=name, service_name="shop")).total == 1
             assert (await find(storage, name=name, service_name="bank")).total == 0

@@ -36,6 +36,7 @@ from msgtrace.storage.search import (
     Condition,
     Count,
     Dialect,
+    after_condition,
     all_of,
     filter_conditions,
     join_conditions,
@@ -98,6 +99,20 @@ SELECT s.span_id, s.parent_span_id, s.start_time_ns
 FROM spans s WHERE {_OF_TRACE} ORDER BY s.start_time_ns, s.span_id
 """  # noqa: S608 - built from constants
 
+_FEW = f"""
+WITH few AS MATERIALIZED (
+    SELECT t.start_time_ns, t.trace_id FROM traces t WHERE {{where}} LIMIT ?
+)
+SELECT counted.total, page.* FROM (SELECT count(*) AS total FROM few) AS counted
+LEFT JOIN (
+    {_SUMMARY} FROM (
+        SELECT t.trace_id FROM few t WHERE {{after}} {_NEWEST_FIRST} LIMIT ? OFFSET ?
+    ) AS place
+    JOIN traces t ON t.tenant_id = ? AND t.trace_id = place.trace_id
+) AS page ON true
+ORDER BY page.start_time_ns DESC, page.trace_id DESC
+"""  # noqa: S608 - built from constants
+
 # Jumps from one service to the next along the index instead of reading every span.
 _SERVICES = """
 WITH RECURSIVE service (name) AS (
@@ -131,16 +146,7 @@ class SqlReader:
     async def find_traces(self, tenant_id: TenantId, search: TraceSearch) -> TracePage:
         """See TraceReader."""
         plan = plan_count(self._dialect, search.filter)
-        count = _count_statement(tenant_id, plan)
-        # One more than asked tells whether there is a next page.
-        if _is_worth_a_walk(search):
-            page = await self._walk(tenant_id, search)
-            is_all = search.after is None and len(page) <= search.limit
-            [[(counted, looked_at)]] = [[(0, 0)]] if is_all else await self._read([count])
-        else:
-            page, [(counted, looked_at)] = await self._read(
-                [self._page_statement(tenant_id, search, search.limit + 1, search.offset), count]
-            )
+        page, counted, looked_at = await self._find_page(tenant_id, search, plan)
         traces = [self._summary(row) for row in page[: search.limit]]
         has_next = len(page) > search.limit
         total, is_exact = _total(search, page, counted, looked_at < plan.candidates)
@@ -150,6 +156,29 @@ class SqlReader:
             is_total_exact=is_exact,
             next_cursor=Cursor(traces[-1].start_time_ns, traces[-1].trace_id) if has_next else None,
         )
+
+    async def _find_page(
+        self, tenant_id: TenantId, search: TraceSearch, plan: Count
+    ) -> tuple[list[Row], int, int]:
+        """The rows of a page and one more if there is one, and what `plan` counts."""
+        count = _count_statement(tenant_id, plan)
+        if _is_worth_a_walk(search):
+            page = await self._walk(tenant_id, search)
+            if search.after is None and len(page) <= search.limit:
+                return page, 0, 0  # there are no others to count
+            [[(counted, looked_at)]] = await self._read([count])
+            return page, counted, looked_at
+        statement = self._page_statement(tenant_id, search, search.limit + 1, search.offset)
+        if not plan.is_unordered:
+            page, [(counted, looked_at)] = await self._read([statement, count])
+            return page, counted, looked_at
+        [rows] = await self._read([self._few_statement(tenant_id, search, plan)])
+        counted = rows[0][0]
+        if counted == plan.candidates:  # so many that the newest are soon found
+            [page] = await self._read([statement])
+        else:
+            page = [row[1:] for row in rows if row[1] is not None]
+        return page, counted, counted
 
     def _page_statement(
         self,
@@ -164,6 +193,14 @@ class SqlReader:
         where, values = join_conditions(page_conditions(self._dialect, search))
         sql = f"{_SUMMARY} FROM {table} WHERE {where} {_NEWEST_FIRST} LIMIT ? OFFSET ?"
         return sql, [*table_values, tenant_id, *values, limit, offset]
+
+    def _few_statement(self, tenant_id: TenantId, search: TraceSearch, plan: Count) -> Statement:
+        """How many candidates there are and, if they are all, the page: one pass for both."""
+        where, values = join_conditions(plan.led)
+        after, after_values = after_condition(self._dialect, search)
+        place = (*after_values, search.limit + 1, search.offset)
+        sql = _FEW.format(where=where, after=after)
+        return sql, [tenant_id, *values, plan.candidates, *place, tenant_id]
 
     async def _walk(self, tenant_id: TenantId, search: TraceSearch) -> list[Row]:
         """The rows of a page, and one more if there is one."""

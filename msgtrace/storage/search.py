@@ -18,7 +18,7 @@ from msgtrace.model.terms import Term, name_term, operation_term
 from msgtrace.model.text import escape_json, escape_text, stored_label
 from msgtrace.storage.attribute_filters import as_number
 
-COUNTED_BY_ROW = 20_000
+COUNTED_BY_ROW = 10_000
 """Traces whose rows are looked at to count those that match."""
 
 COUNTED_BY_SPANS = 200
@@ -36,11 +36,13 @@ class Dialect:
     """The conditions of one backend, named after the filter's fields.
 
     Each takes one value, or those in its comment.
-    indexed: fields of the filter whose matches the backend finds by an index.
+    indexed: fields of the filter whose matches the backend finds by an index. unordered: those of
+    them whose index knows nothing of the list's order.
     stats: sums over the traces of {where}; see `SqlReader.get_stats`.
     """
 
     indexed: frozenset[str]
+    unordered: frozenset[str]
     stats: str
     service_name: Callable[[str], Condition]
     model: Callable[[str], Condition]
@@ -86,10 +88,14 @@ def filter_conditions(dialect: Dialect, trace_filter: TraceFilter) -> list[Condi
 
 def page_conditions(dialect: Dialect, search: TraceSearch) -> list[Condition]:
     """The filter's conditions, and those of the place in the list where the page begins."""
-    conditions = filter_conditions(dialect, search.filter)
-    if search.after is not None:
-        conditions.append((dialect.after, (search.after.start_time_ns, search.after.trace_id)))
-    return conditions
+    return [*filter_conditions(dialect, search.filter), after_condition(dialect, search)]
+
+
+def after_condition(dialect: Dialect, search: TraceSearch) -> Condition:
+    """That of the place where the page begins."""
+    if search.after is None:
+        return "true", ()
+    return dialect.after, (search.after.start_time_ns, search.after.trace_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +104,13 @@ class Count:
 
     Of the traces for which `led` holds, which an index leads to, at most `candidates` are looked
     at; `checked` is what must also hold for them. Nothing checked: every candidate counts.
+    is_unordered: the candidates are all read anyway, before the first of the list is known.
     """
 
     led: list[Condition]
     checked: list[Condition]
     candidates: int
+    is_unordered: bool = False
 
 
 def plan_count(dialect: Dialect, wanted: TraceFilter) -> Count:
@@ -110,7 +118,8 @@ def plan_count(dialect: Dialect, wanted: TraceFilter) -> Count:
     asked = {each.name for each in fields(wanted) if getattr(wanted, each.name) not in (None, ())}
     unled = asked - dialect.indexed
     if not unled:
-        return Count(filter_conditions(dialect, wanted), [], EXACT_TOTAL_CAP + 1)
+        is_unordered = not asked.isdisjoint(dialect.unordered)
+        return Count(filter_conditions(dialect, wanted), [], EXACT_TOTAL_CAP + 1, is_unordered)
     led: dict[str, Any] = {name: getattr(wanted, name) for name in asked - unled}
     return Count(
         filter_conditions(dialect, TraceFilter(**led)),

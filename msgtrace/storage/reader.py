@@ -38,6 +38,7 @@ from msgtrace.storage.search import (
     Dialect,
     after_condition,
     all_of,
+    alternatives,
     filter_conditions,
     join_conditions,
     page_conditions,
@@ -100,18 +101,20 @@ FROM spans s WHERE {_OF_TRACE} ORDER BY s.start_time_ns, s.span_id
 """  # noqa: S608 - built from constants
 
 _FEW = f"""
-WITH few AS MATERIALIZED (
-    SELECT t.start_time_ns, t.trace_id FROM traces t WHERE {{where}} LIMIT ?
-)
-SELECT counted.total, page.* FROM (SELECT count(*) AS total FROM few) AS counted
+WITH few AS MATERIALIZED (SELECT * FROM ({{few}}) AS candidates LIMIT ?),
+counted AS (SELECT count(*) AS total FROM few)
+SELECT counted.total, page.* FROM counted
 LEFT JOIN (
     {_SUMMARY} FROM (
-        SELECT t.trace_id FROM few t WHERE {{after}} {_NEWEST_FIRST} LIMIT ? OFFSET ?
+        SELECT t.trace_id FROM few t WHERE {{after}} AND (SELECT total FROM counted) < ?
+        {_NEWEST_FIRST} LIMIT ? OFFSET ?
     ) AS place
     JOIN traces t ON t.tenant_id = ? AND t.trace_id = place.trace_id
 ) AS page ON true
 ORDER BY page.start_time_ns DESC, page.trace_id DESC
 """  # noqa: S608 - built from constants
+
+_CANDIDATES = "(SELECT t.start_time_ns, t.trace_id FROM traces t WHERE {} LIMIT ?)"
 
 # Jumps from one service to the next along the index instead of reading every span.
 _SERVICES = """
@@ -172,7 +175,7 @@ class SqlReader:
         if not plan.is_unordered:
             page, [(counted, looked_at)] = await self._read([statement, count])
             return page, counted, looked_at
-        [rows] = await self._read([self._few_statement(tenant_id, search, plan)])
+        [rows] = await self._read([self._few_statement(tenant_id, search, plan.candidates)])
         counted = rows[0][0]
         if counted == plan.candidates:  # so many that the newest are soon found
             [page] = await self._read([statement])
@@ -194,13 +197,17 @@ class SqlReader:
         sql = f"{_SUMMARY} FROM {table} WHERE {where} {_NEWEST_FIRST} LIMIT ? OFFSET ?"
         return sql, [*table_values, tenant_id, *values, limit, offset]
 
-    def _few_statement(self, tenant_id: TenantId, search: TraceSearch, plan: Count) -> Statement:
-        """How many candidates there are and, if they are all, the page: one pass for both."""
-        where, values = join_conditions(plan.led)
-        after, after_values = after_condition(self._dialect, search)
-        place = (*after_values, search.limit + 1, search.offset)
-        sql = _FEW.format(where=where, after=after)
-        return sql, [tenant_id, *values, plan.candidates, *place, tenant_id]
+    def _few_statement(self, tenant_id: TenantId, search: TraceSearch, most: int) -> Statement:
+        """How many matches there are, up to `most`; the page, if there are fewer. In one pass."""
+        parts, values = [], []
+        for conditions in alternatives(self._dialect, search.filter):
+            where, of_where = join_conditions(conditions)
+            parts.append(_CANDIDATES.format(where))
+            values += [tenant_id, *of_where, most]
+        after, of_after = after_condition(self._dialect, search)
+        sql = _FEW.format(few=" UNION ALL ".join(parts), after=after)
+        place = (*of_after, most, search.limit + 1, search.offset)
+        return sql, [*values, most, *place, tenant_id]
 
     async def _walk(self, tenant_id: TenantId, search: TraceSearch) -> list[Row]:
         """The rows of a page, and one more if there is one."""

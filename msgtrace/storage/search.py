@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import msgspec
@@ -84,6 +84,21 @@ _OF_RESOURCE = (
 def filter_conditions(dialect: Dialect, trace_filter: TraceFilter) -> list[Condition]:
     """Conditions that all must hold for a row `t` of traces."""
     return [*_trace_conditions(dialect, trace_filter), *_span_conditions(dialect, trace_filter)]
+
+
+def alternatives(dialect: Dialect, wanted: TraceFilter) -> list[list[Condition]]:
+    """Conditions of which one list holds wherever the filter's do, and only one.
+
+    An index answers each as a whole; it would have to look at every row for their disjunction.
+    """
+    if wanted.name is None or wanted.attributes:
+        return [filter_conditions(dialect, wanted)]
+    others = filter_conditions(dialect, replace(wanted, name=None, service_name=None))
+    unknown, values = _any_span(_name_conditions(dialect, wanted))
+    return [
+        [_known_name(dialect, wanted), *others],
+        [(f"t.terms IS NULL AND {unknown}", values), *others],
+    ]
 
 
 def page_conditions(dialect: Dialect, search: TraceSearch) -> list[Condition]:
@@ -197,14 +212,16 @@ def _name_conditions(dialect: Dialect, wanted: TraceFilter) -> list[Condition]:
 
 def _unless_known(dialect: Dialect, wanted: TraceFilter, otherwise: Condition) -> Condition:
     """The wanted name is among the trace's terms or, if those are not known, `otherwise` holds."""
-    name = escape_text(wanted.name or "")
-    if wanted.service_name is None:
-        term = name_term(name)
-    else:
-        term = operation_term(stored_label(wanted.service_name), name)
-    known, known_values = dialect.term(term)
+    known, known_values = _known_name(dialect, wanted)
     text, values = otherwise
     return f"({known} OR (t.terms IS NULL AND {text}))", (*known_values, *values)
+
+
+def _known_name(dialect: Dialect, wanted: TraceFilter) -> Condition:
+    name = escape_text(wanted.name or "")
+    if wanted.service_name is None:
+        return dialect.term(name_term(name))
+    return dialect.term(operation_term(stored_label(wanted.service_name), name))
 
 
 def _any_span(conditions: Iterable[Condition]) -> Condition:

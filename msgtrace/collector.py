@@ -121,7 +121,7 @@ async def serve_collector(
             ) as http_port,
             readiness.watched(),
             maintained(storage.maintenance, settings, MaintenanceMetrics(telemetry.registry)),
-            filters_kept(storage),
+            filters_kept(storage, pipeline.queued_bytes),
         ):
             yield Collector(grpc_port, http_port, export, decoder, pipeline.totals)
 

@@ -23,15 +23,18 @@ from msgtrace.storage.span_stream import filled_up
 if TYPE_CHECKING:
     from msgtrace.storage.reader import ReadSql, Statement  # through which the backends import this
 
-SETTLED_AFTER_NS = 30 * NS_PER_S
+SETTLED_AFTER_NS = 10 * NS_PER_S
 """So long after its start a trace is expected to be there; one that comes later is no harm."""
+
+QUIET_AFTER_NS = 300 * NS_PER_S
+"""So long after its start a trace is expected to be over: a filter that was lost is made again."""
 
 STRETCH_SPANS = 1_500
 STRETCH_TRACES = 128
 MAX_STRETCH_SPANS = 20_000
 """More are not read for a filter, which would hold them all in memory."""
 
-STRETCHES_AT_ONCE = 32
+STRETCHES_AT_ONCE = 16
 CLAIM_LASTS_NS = 600 * NS_PER_S
 
 WriteEach = Callable[[Sequence["Statement"]], Awaitable[list[int]]]
@@ -62,7 +65,7 @@ INSERT INTO attribute_filters (tenant_id, first_ns, last_ns) VALUES (?, ?, ?)
 ON CONFLICT DO NOTHING
 """
 
-_SHORTEN_OPEN = """
+_SHORTEN = """
 UPDATE attribute_filters SET last_ns = ?, claimed_at_ns = ?
 WHERE tenant_id = ? AND first_ns = ? AND last_ns = ?
 """
@@ -134,10 +137,28 @@ class FilterMaker:
             return 0
         stored = 0
         for stretch in claimed:
-            made = await self._filter_of(tenant_id, stretch)
-            values = (made, tenant_id, *stretch, self._now_ns)
-            stored += sum(await self._write_each([(_STORE, values)]))
+            if not await self._split(tenant_id, stretch):
+                made = await self._filter_of(tenant_id, stretch)
+                values = (made, tenant_id, *stretch, self._now_ns)
+                stored += sum(await self._write_each([(_STORE, values)]))
         return stored
+
+    async def _split(self, tenant_id: TenantId, stretch: Stretch) -> bool:
+        """Cut a stretch into which many traces came late; its parts are claimed another time."""
+        values = (tenant_id, *stretch, STRETCH_TRACES * STRETCHES_AT_ONCE)
+        [traces] = await self._read([(_TRACES, values)])
+        if len(traces) < 2 or sum(row[1] for row in traces) <= MAX_STRETCH_SPANS:
+            return False
+        parts = [each for each in _cut(traces, stretch.first_ns) if each.last_ns < stretch.last_ns]
+        if not parts:
+            return False
+        parts.append(Stretch(parts[-1].last_ns + 1, stretch.last_ns))
+        first, *others = parts
+        shorten = (first.last_ns, None, tenant_id, *stretch)
+        await self._write_each(
+            [(_SHORTEN, shorten), *((_ADD, (tenant_id, *each, None)) for each in others)]
+        )
+        return True
 
     async def _claim_new(self, tenant_id: TenantId) -> list[Stretch]:
         """Cut stretches from the open end."""
@@ -162,13 +183,13 @@ class FilterMaker:
             (_ADD, (tenant_id, *each, None if each.last_ns == MAX_INT64 else self._now_ns))
             for each in others
         ]
-        [shortened, *_] = await self._write_each([(_SHORTEN_OPEN, shorten), *adds])
+        [shortened, *_] = await self._write_each([(_SHORTEN, shorten), *adds])
         return stretches if shortened else []
 
     async def _claim_missing(self, tenant_id: TenantId) -> list[Stretch]:
         """Those that lost their filter, and those whose claim nobody fulfilled."""
         expired_ns = self._now_ns - CLAIM_LASTS_NS
-        values = (tenant_id, self._now_ns - SETTLED_AFTER_NS, expired_ns, STRETCHES_AT_ONCE)
+        values = (tenant_id, self._now_ns - QUIET_AFTER_NS, expired_ns, STRETCHES_AT_ONCE)
         [rows] = await self._read([(_MISSING, values)])
         stretches = [Stretch(*row) for row in rows]
         if not stretches:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgtrace.model.search import TraceSearch
@@ -26,7 +25,7 @@ _MAX_STRETCHES = 256
 _GROWTH = 4
 
 _STRETCHES = """
-SELECT f.first_ns, f.last_ns, f.filter IS NOT NULL FROM attribute_filters f
+SELECT f.first_ns, f.last_ns FROM attribute_filters f
 WHERE f.tenant_id = ? AND f.first_ns <= ? AND f.last_ns >= ? AND (f.filter IS NULL OR ({}))
 ORDER BY f.first_ns DESC LIMIT ?
 """
@@ -80,16 +79,15 @@ class FilteredWalk:
     async def _next_groups(self, size: int) -> tuple[list[list[Stretch]], bool]:
         """The next stretches that may hold a match, and whether there are no more.
 
-        Those with a filter are grouped; one without may be long and stands alone.
+        The open one at the end and what is before the first one may be long and stand alone.
         """
         values = (self._tenant_id, self._last_ns, self._first_ns, *self._probes, size)
         found, [(beginning_ns,)] = await self._read(
             [(self._sql, values), (_BEGINNING, (self._tenant_id,))]
         )
-        groups: list[list[Stretch]] = []
-        for has_filter, stretches in groupby(found, key=lambda row: bool(row[2])):
-            each = [Stretch(*row[:2]) for row in stretches]
-            groups += [each] if has_filter else [[stretch] for stretch in each]
+        stretches = [Stretch(*row) for row in found]
+        alone = stretches[:1] if stretches and stretches[0].last_ns == MAX_INT64 else []
+        groups = [group for group in (alone, stretches[len(alone) :]) if group]
         if len(found) == size and found[-1][0] > self._first_ns:
             self._last_ns = found[-1][0] - 1
             return groups, False

@@ -2,11 +2,12 @@
 
 Path: storage → [storage.outlined] → api. SQL that every backend understands, as in
 `storage.reader`. Each chunk is a read of its own: no snapshot stays open for a slow client.
-In memory are the outline, about 200 bytes a span, and one chunk.
+In memory are the outline, about 200 bytes a span, and two chunks.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -39,17 +40,38 @@ WHERE s.tenant_id = ? AND s.trace_id = ? AND s.span_id IN ({_MARKS})
 async def spans_at(
     read: ReadSql, tenant_id: TenantId, trace_id: TraceId, places: Iterable[SpanPlace]
 ) -> AsyncIterator[list[Span]]:
-    """See TraceReader.read_outlined."""
-    stream = SpanStream(read, tenant_id)
-    waiting = iter(places)
-    size = FIRST_CHUNK_SPANS
-    while chunk := list(islice(waiting, size)):
+    """See TraceReader.read_outlined. The next chunk is read while one is dealt with."""
+    chunks = _Chunks(read, tenant_id, trace_id, places)
+    coming = asyncio.ensure_future(chunks.next())
+    try:
+        while spans := await coming:
+            coming = asyncio.ensure_future(chunks.next())
+            yield spans
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+
+
+class _Chunks:
+    def __init__(
+        self, read: ReadSql, tenant_id: TenantId, trace_id: TraceId, places: Iterable[SpanPlace]
+    ) -> None:
+        self._read = read
+        self._key = (tenant_id, trace_id)
+        self._stream = SpanStream(read, tenant_id)
+        self._waiting = iter(places)
+        self._size = FIRST_CHUNK_SPANS
+
+    async def next(self) -> list[Span]:
+        """The next spans in their order; none at the end."""
+        chunk = list(islice(self._waiting, self._size))
+        if not chunk:
+            return []
         ids = filled_up((place.span_id for place in chunk), MAX_CHUNK_SPANS)
         starts = [place.start_time_ns for place in chunk]
-        values = (tenant_id, trace_id, *ids, min(starts), max(starts))
-        [rows] = await read([(_SPANS_AT, values)])
-        size = next_size(size, rows)
-        yield _in_order(await stream.make_spans(rows), chunk)
+        [rows] = await self._read([(_SPANS_AT, (*self._key, *ids, min(starts), max(starts)))])
+        self._size = next_size(self._size, rows)
+        return _in_order(await self._stream.make_spans(rows), chunk)
 
 
 def _in_order(spans: Sequence[Span], places: Sequence[SpanPlace]) -> list[Span]:

@@ -36,7 +36,9 @@ from msgtrace.storage.search import (
     Condition,
     Count,
     Dialect,
+    after_condition,
     all_of,
+    alternatives,
     filter_conditions,
     join_conditions,
     page_conditions,
@@ -102,6 +104,22 @@ SELECT s.span_id, s.parent_span_id, s.start_time_ns
 FROM spans s WHERE {_OF_TRACE} ORDER BY s.start_time_ns, s.span_id
 """  # noqa: S608 - built from constants
 
+_FEW = f"""
+WITH few AS MATERIALIZED (SELECT * FROM ({{few}}) AS candidates LIMIT ?),
+counted AS (SELECT count(*) AS total FROM few)
+SELECT counted.total, page.* FROM counted
+LEFT JOIN (
+    {_SUMMARY} FROM (
+        SELECT t.trace_id FROM few t WHERE {{after}} AND (SELECT total FROM counted) < ?
+        {_NEWEST_FIRST} LIMIT ? OFFSET ?
+    ) AS place
+    JOIN traces t ON t.tenant_id = ? AND t.trace_id = place.trace_id
+) AS page ON true
+ORDER BY page.start_time_ns DESC, page.trace_id DESC
+"""  # noqa: S608 - built from constants
+
+_CANDIDATES = "(SELECT t.start_time_ns, t.trace_id FROM traces t WHERE {} LIMIT ?)"
+
 # Jumps from one service to the next along the index instead of reading every span.
 _SERVICES = """
 WITH RECURSIVE service (name) AS (
@@ -135,16 +153,7 @@ class SqlReader(SqlSessions):
     async def find_traces(self, tenant_id: TenantId, search: TraceSearch) -> TracePage:
         """See TraceReader."""
         plan = plan_count(self._dialect, search.filter)
-        count = _count_statement(tenant_id, plan)
-        # One more than asked tells whether there is a next page.
-        if _is_worth_a_walk(search):
-            page = await self._walk(tenant_id, search)
-            is_all = search.after is None and len(page) <= search.limit
-            [[(counted, looked_at)]] = [[(0, 0)]] if is_all else await self._read([count])
-        else:
-            page, [(counted, looked_at)] = await self._read(
-                [self._page_statement(tenant_id, search, search.limit + 1, search.offset), count]
-            )
+        page, counted, looked_at = await self._find_page(tenant_id, search, plan)
         traces = [self._summary(row) for row in page[: search.limit]]
         has_next = len(page) > search.limit
         total, is_exact = _total(search, page, counted, looked_at < plan.candidates)
@@ -154,6 +163,29 @@ class SqlReader(SqlSessions):
             is_total_exact=is_exact,
             next_cursor=Cursor(traces[-1].start_time_ns, traces[-1].trace_id) if has_next else None,
         )
+
+    async def _find_page(
+        self, tenant_id: TenantId, search: TraceSearch, plan: Count
+    ) -> tuple[list[Row], int, int]:
+        """The rows of a page and one more if there is one, and what `plan` counts."""
+        count = _count_statement(tenant_id, plan)
+        if _is_worth_a_walk(search):
+            page = await self._walk(tenant_id, search)
+            if search.after is None and len(page) <= search.limit:
+                return page, 0, 0  # there are no others to count
+            [[(counted, looked_at)]] = await self._read([count])
+            return page, counted, looked_at
+        statement = self._page_statement(tenant_id, search, search.limit + 1, search.offset)
+        if not plan.is_unordered:
+            page, [(counted, looked_at)] = await self._read([statement, count])
+            return page, counted, looked_at
+        [rows] = await self._read([self._few_statement(tenant_id, search, plan.candidates)])
+        counted = rows[0][0]
+        if counted == plan.candidates:  # so many that the newest are soon found
+            [page] = await self._read([statement])
+        else:
+            page = [row[1:] for row in rows if row[1] is not None]
+        return page, counted, counted
 
     def _page_statement(
         self,
@@ -168,6 +200,18 @@ class SqlReader(SqlSessions):
         where, values = join_conditions(page_conditions(self._dialect, search))
         sql = f"{_SUMMARY} FROM {table} WHERE {where} {_NEWEST_FIRST} LIMIT ? OFFSET ?"
         return sql, [*table_values, tenant_id, *values, limit, offset]
+
+    def _few_statement(self, tenant_id: TenantId, search: TraceSearch, most: int) -> Statement:
+        """How many matches there are, up to `most`; the page, if there are fewer. In one pass."""
+        parts, values = [], []
+        for conditions in alternatives(self._dialect, search.filter):
+            where, of_where = join_conditions(conditions)
+            parts.append(_CANDIDATES.format(where))
+            values += [tenant_id, *of_where, most]
+        after, of_after = after_condition(self._dialect, search)
+        sql = _FEW.format(few=" UNION ALL ".join(parts), after=after)
+        place = (*of_after, most, search.limit + 1, search.offset)
+        return sql, [*values, most, *place, tenant_id]
 
     async def _walk(self, tenant_id: TenantId, search: TraceSearch) -> list[Row]:
         """The rows of a page, and one more if there is one."""

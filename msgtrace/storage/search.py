@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from msgtrace.model.terms import Term, name_term, operation_term
 from msgtrace.model.text import escape_json, escape_text, stored_label
 from msgtrace.storage.attribute_filters import as_number
 
-COUNTED_BY_ROW = 20_000
+COUNTED_BY_ROW = 10_000
 """Traces whose rows are looked at to count those that match."""
 
 COUNTED_BY_SPANS = 200
@@ -36,11 +36,13 @@ class Dialect:
     """The conditions of one backend, named after the filter's fields.
 
     Each takes one value, or those in its comment.
-    indexed: fields of the filter whose matches the backend finds by an index.
+    indexed: fields of the filter whose matches the backend finds by an index. unordered: those of
+    them whose index knows nothing of the list's order.
     stats: sums over the traces of {where}; see `SqlReader.get_stats`.
     """
 
     indexed: frozenset[str]
+    unordered: frozenset[str]
     stats: str
     service_name: Callable[[str], Condition]
     model: Callable[[str], Condition]
@@ -88,12 +90,31 @@ def filter_conditions(dialect: Dialect, trace_filter: TraceFilter) -> list[Condi
     return [*_trace_conditions(dialect, trace_filter), *_span_conditions(dialect, trace_filter)]
 
 
+def alternatives(dialect: Dialect, wanted: TraceFilter) -> list[list[Condition]]:
+    """Conditions of which one list holds wherever the filter's do, and only one.
+
+    An index answers each as a whole; it would have to look at every row for their disjunction.
+    """
+    if wanted.name is None or wanted.attributes:
+        return [filter_conditions(dialect, wanted)]
+    others = filter_conditions(dialect, replace(wanted, name=None, service_name=None))
+    unknown, values = _any_span(_name_conditions(dialect, wanted))
+    return [
+        [_known_name(dialect, wanted), *others],
+        [(f"t.terms IS NULL AND {unknown}", values), *others],
+    ]
+
+
 def page_conditions(dialect: Dialect, search: TraceSearch) -> list[Condition]:
     """The filter's conditions, and those of the place in the list where the page begins."""
-    conditions = filter_conditions(dialect, search.filter)
-    if search.after is not None:
-        conditions.append((dialect.after, (search.after.start_time_ns, search.after.trace_id)))
-    return conditions
+    return [*filter_conditions(dialect, search.filter), after_condition(dialect, search)]
+
+
+def after_condition(dialect: Dialect, search: TraceSearch) -> Condition:
+    """That of the place where the page begins."""
+    if search.after is None:
+        return "true", ()
+    return dialect.after, (search.after.start_time_ns, search.after.trace_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +123,13 @@ class Count:
 
     Of the traces for which `led` holds, which an index leads to, at most `candidates` are looked
     at; `checked` is what must also hold for them. Nothing checked: every candidate counts.
+    is_unordered: the candidates are all read anyway, before the first of the list is known.
     """
 
     led: list[Condition]
     checked: list[Condition]
     candidates: int
+    is_unordered: bool = False
 
 
 def plan_count(dialect: Dialect, wanted: TraceFilter) -> Count:
@@ -114,7 +137,8 @@ def plan_count(dialect: Dialect, wanted: TraceFilter) -> Count:
     asked = {each.name for each in fields(wanted) if getattr(wanted, each.name) not in (None, ())}
     unled = asked - dialect.indexed
     if not unled:
-        return Count(filter_conditions(dialect, wanted), [], EXACT_TOTAL_CAP + 1)
+        is_unordered = not asked.isdisjoint(dialect.unordered)
+        return Count(filter_conditions(dialect, wanted), [], EXACT_TOTAL_CAP + 1, is_unordered)
     led: dict[str, Any] = {name: getattr(wanted, name) for name in asked - unled}
     return Count(
         filter_conditions(dialect, TraceFilter(**led)),
@@ -203,14 +227,16 @@ def _name_conditions(dialect: Dialect, wanted: TraceFilter) -> list[Condition]:
 
 def _unless_known(dialect: Dialect, wanted: TraceFilter, otherwise: Condition) -> Condition:
     """The wanted name is among the trace's terms or, if those are not known, `otherwise` holds."""
-    name = escape_text(wanted.name or "")
-    if wanted.service_name is None:
-        term = name_term(name)
-    else:
-        term = operation_term(stored_label(wanted.service_name), name)
-    known, known_values = dialect.term(term)
+    known, known_values = _known_name(dialect, wanted)
     text, values = otherwise
     return f"({known} OR (t.terms IS NULL AND {text}))", (*known_values, *values)
+
+
+def _known_name(dialect: Dialect, wanted: TraceFilter) -> Condition:
+    name = escape_text(wanted.name or "")
+    if wanted.service_name is None:
+        return dialect.term(name_term(name))
+    return dialect.term(operation_term(stored_label(wanted.service_name), name))
 
 
 def _any_span(conditions: Iterable[Condition]) -> Condition:

@@ -5,6 +5,7 @@ With some ten thousand traces, analyzed, so that the planner has a choice.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from benchmarks.query_data import NEVER, Sample, TraceMaker
@@ -60,7 +61,9 @@ async def page_plan(explainer: Explainer, **wanted: Any) -> Plan:
 
 async def test_questions_stay_on_their_index(settings: Settings) -> None:
     samples = await filled(settings)
-    one = samples[len(samples) // 2]
+    # Of a service that is rare: to look for a frequent one, all traces are as good as an index.
+    services = Counter(each.service for each in samples).most_common()
+    one = next(each for each in samples if each.service == services[-1][0])
     named = next(each for each in samples if each.session_id)
     window: dict[str, Any] = {"start_ns": one.start_ns, "end_ns": one.start_ns + 3_600 * NS_PER_S}
     # SQLite has no index for what is in a list: the newest traces are looked through.

@@ -85,6 +85,7 @@ DIALECT = Dialect(
             "end_ns",
         )
     ),
+    unordered=frozenset(("service_name", "name", "model")),
     stats=_STATS,
     service_name=lambda label: ("t.services @> ARRAY[?::text]", (label,)),
     model=lambda label: ("t.models @> ARRAY[?::text]", (label,)),

@@ -81,6 +81,7 @@ def _stretches(tenant_id: int, stretches: Sequence[tuple[int, int]]) -> Conditio
 
 DIALECT = Dialect(
     indexed=frozenset(("session_id", "user_id", "has_errors", "start_ns", "end_ns")),
+    unordered=frozenset(),
     stats=_STATS,
     service_name=lambda label: _listed("t.services", label),
     model=lambda label: _and_listed("t.has_usage", "t.models", label),

@@ -55,9 +55,9 @@ class Explainer:
 
 
 @asynccontextmanager
-async def explaining(url: str) -> AsyncIterator[Explainer]:
-    """A reader of the database, which is analyzed first."""
-    opened = _postgres(url) if url.startswith("postgres") else _sqlite(url)
+async def explaining(url: str, *, analyze: bool = True) -> AsyncIterator[Explainer]:
+    """A reader of the database, which is analyzed first; PostgreSQL does that by itself anyway."""
+    opened = _postgres(url) if url.startswith("postgres") else _sqlite(url, analyze)
     async with opened as explainer:
         yield explainer
 
@@ -102,7 +102,7 @@ def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def _sqlite(url: str) -> AsyncIterator[Explainer]:
+async def _sqlite(url: str, analyze: bool) -> AsyncIterator[Explainer]:
     connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     explainer = Explainer()
 
@@ -115,7 +115,8 @@ async def _sqlite(url: str) -> AsyncIterator[Explainer]:
         return [connection.execute(sql, values).fetchall() for sql, values in statements]
 
     try:
-        connection.execute("ANALYZE")
+        if analyze:
+            connection.execute("ANALYZE")
         connection.create_function(LETS_IN, 3, lets_in)
         explainer.reader = SqlReader(read, SQLITE, msgspec.json.decode)
         yield explainer

@@ -88,6 +88,9 @@ DIALECT = Dialect(
     tool=lambda label: _and_listed("t.tools IS NOT NULL", "t.tools", label),
     term=lambda term: ("instr(t.terms, ?) > 0", (f'"{term}"',)),
     attribute=_attribute,
+    # A file that was never analyzed says nothing of how few traces a session has.
+    session_id="unlikely(t.session_id = ?)",
+    user_id="unlikely(t.user_id = ?)",
     stretches=_stretches,
     lets_in=f"{LETS_IN}(f.filter, ?, ?)",
     text=(

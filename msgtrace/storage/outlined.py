@@ -9,39 +9,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from msgtrace.errors import StorageUnavailable
 from msgtrace.model.span import Span, TenantId, TraceId
 from msgtrace.model.trace import SpanPlace
+from msgtrace.storage.search import Dialect
 from msgtrace.storage.span_rows import SPAN_READ_COLUMNS
 from msgtrace.storage.span_stream import (
     FIRST_CHUNK_SPANS,
-    MAX_CHUNK_SPANS,
     SpanStream,
-    filled_up,
     next_size,
 )
 
 if TYPE_CHECKING:
     from msgtrace.storage.reader import ReadSql  # which makes use of this module
 
-_MARKS = ", ".join("?" * MAX_CHUNK_SPANS)
-
-_SPANS_AT = f"""
-SELECT {SPAN_READ_COLUMNS}
-FROM spans s
-WHERE s.tenant_id = ? AND s.trace_id = ? AND s.span_id IN ({_MARKS})
-    AND s.start_time_ns BETWEEN ? AND ?
-"""  # noqa: S608 - built from constants
-
 
 async def spans_at(
-    read: ReadSql, tenant_id: TenantId, trace_id: TraceId, places: Iterable[SpanPlace]
+    read: ReadSql,
+    dialect: Dialect,
+    tenant_id: TenantId,
+    trace_id: TraceId,
+    places: Iterable[SpanPlace],
 ) -> AsyncIterator[list[Span]]:
     """See TraceReader.read_outlined. The next chunk is read while one is dealt with."""
-    chunks = _Chunks(read, tenant_id, trace_id, places)
+    chunks = _Chunks(read, dialect, tenant_id, trace_id, places)
     coming = asyncio.ensure_future(chunks.next())
     try:
         while spans := await coming:
@@ -54,10 +49,15 @@ async def spans_at(
 
 class _Chunks:
     def __init__(
-        self, read: ReadSql, tenant_id: TenantId, trace_id: TraceId, places: Iterable[SpanPlace]
+        self,
+        read: ReadSql,
+        dialect: Dialect,
+        tenant_id: TenantId,
+        trace_id: TraceId,
+        places: Iterable[SpanPlace],
     ) -> None:
         self._read = read
-        self._key = (tenant_id, trace_id)
+        self._spans_at = partial(dialect.spans_at, tenant_id, trace_id)
         self._stream = SpanStream(read, tenant_id)
         self._waiting = iter(places)
         self._size = FIRST_CHUNK_SPANS
@@ -67,9 +67,8 @@ class _Chunks:
         chunk = list(islice(self._waiting, self._size))
         if not chunk:
             return []
-        ids = filled_up((place.span_id for place in chunk), MAX_CHUNK_SPANS)
-        starts = [place.start_time_ns for place in chunk]
-        [rows] = await self._read([(_SPANS_AT, (*self._key, *ids, min(starts), max(starts)))])
+        table, values = self._spans_at(chunk)
+        [rows] = await self._read([(f"SELECT {SPAN_READ_COLUMNS} FROM {table}", values)])  # noqa: S608 - constant text
         self._size = next_size(self._size, rows)
         return _in_order(await self._stream.make_spans(rows), chunk)
 

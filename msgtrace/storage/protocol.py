@@ -120,7 +120,7 @@ class TraceReader(Protocol):
     def read_outlined(
         self, tenant_id: TenantId, trace_id: TraceId, places: Iterable[SpanPlace]
     ) -> AsyncIterator[list[Span]]:
-        """The spans at these places of one trace, in this order, in chunks of bounded size.
+        """The spans at these places of an outline, in this order, in chunks of bounded size.
 
         Each chunk is a read of its own, whenever it is asked for. Raises StorageUnavailable when a
         span is gone by then: what was read so far is no longer the trace.

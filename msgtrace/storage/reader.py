@@ -256,7 +256,7 @@ class SqlReader(SqlSessions):
         self, tenant_id: TenantId, trace_id: TraceId, places: Iterable[SpanPlace]
     ) -> AsyncIterator[list[Span]]:
         """See TraceReader."""
-        return spans_at(self._read, tenant_id, trace_id, places)
+        return spans_at(self._read, self._dialect, tenant_id, trace_id, places)
 
     async def _get_trace(
         self, tenant_id: TenantId, trace_id: TraceId, max_spans: int

@@ -16,6 +16,7 @@ import msgspec
 from msgtrace.model.search import EXACT_TOTAL_CAP, TraceFilter, TraceSearch
 from msgtrace.model.terms import Term, name_term, operation_term
 from msgtrace.model.text import escape_json, escape_text, stored_label
+from msgtrace.model.trace import SpanPlace
 from msgtrace.storage.attribute_filters import as_number
 
 COUNTED_BY_ROW = 10_000
@@ -52,6 +53,8 @@ class Dialect:
     """(table alias, key, value, value as a number): an attribute of a span or a resource."""
     stretches: Callable[[int, Sequence[tuple[int, int]]], Condition]
     """(tenant, stretches of first and last start): the traces in them, as `t`."""
+    spans_at: Callable[[int, bytes, Sequence[SpanPlace]], Condition]
+    """(tenant, trace, places): the spans there, as `s`; with their conditions."""
     lets_in: str  # the place and the bits of a probe, see storage.attribute_filters
     text: str  # pattern for the name, for the status message, for JSON text
     name: str = "s.name = ?"

@@ -22,6 +22,7 @@ def test_questions_are_printed_beside_their_goals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(query, "PARAMETERS", 3)
+    monkeypatch.setattr(query, "SHARED_BUFFERS", "64MB")
     monkeypatch.setattr(query, "LARGE_TRACE_SPANS", 600)
     # Not below pytest's own folder, which the user of a PostgreSQL that root starts may not enter.
     with tempfile.TemporaryDirectory(prefix="msgtrace-q-") as folder:

@@ -28,7 +28,7 @@ _PARENTS = {
     "tenant_id_trace_id_span_id_start_time_ns_idx": "spans_identity",
     "tenant_id_service_name_start_time_ns_idx": "spans_by_service",
 }
-_SQLITE_INDEX = re.compile(r"USING (?:COVERING )?INDEX (\w+)")
+_SQLITE_INDEX = re.compile(r"USING (?:COVERING )?(?:INDEX )?(PRIMARY KEY|\w+)")
 _SQLITE_SCAN = re.compile(r"SCAN (\w+)(?! USING)")
 
 

@@ -98,7 +98,7 @@ async def test_a_trace_that_is_deleted_while_it_is_read_is_not_taken_for_whole(
 ) -> None:
     await write_tangled(storage, 600, 1)
     outline = await outline_of(storage)
-    chunks = storage.read_outlined(TENANT, TRACE_A, outline.places)
+    chunks = storage.read_outlined(TENANT, outline.summary.trace_id, outline.places)
     await anext(chunks)
 
     await storage.delete_trace(TENANT, TRACE_A)

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.query_data import NEVER, Sample, TraceMaker
 from msgtrace.model.search import TraceFilter, TraceSearch
 from msgtrace.model.span import TraceId
+from msgtrace.model.trace import TraceOutline
 from msgtrace.model.units import NS_PER_S
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import open_storage
@@ -109,13 +110,23 @@ async def all_problems(settings: Settings, samples: list[Sample], analyze: bool)
             for page in pages[:-1]:
                 wrong += problems(f"pages for {wanted}", page, "traces_newest", label)
 
-        key = TraceId(bytes.fromhex(one.trace_id))
-        await explainer.reader.get_trace(TENANT, key)
-        *plans, usages = explainer.take()
-        for plan in plans:
-            wrong += problems("trace", plan, "traces_pkey", "sqlite_autoindex_traces_1")
-        assert not usages.scans
+        wrong += await problems_of_trace(explainer, TraceId(bytes.fromhex(one.trace_id)))
         await explainer.reader.get_stats(TENANT, TraceFilter(**window))
         wrong += problems("stats", explainer.take()[0], "traces_newest")
 
     return wrong
+
+
+async def problems_of_trace(explainer: Explainer, trace_id: TraceId) -> list[str]:
+    """Of a trace read as a whole, and of the same read like a large one."""
+    await explainer.reader.get_trace(TENANT, trace_id)
+    found = []
+    for plan in explainer.take():
+        allowed = ("traces_pkey", "sqlite_autoindex_traces_1", "model_usage_pkey", "PRIMARY KEY")
+        found += problems("trace", plan, *allowed)
+    outline = await explainer.reader.get_trace_or_outline(TENANT, trace_id, max_spans=0)
+    assert isinstance(outline, TraceOutline)
+    explainer.take()
+    async for _ in explainer.reader.read_outlined(TENANT, trace_id, outline.places):
+        pass
+    return found + problems("chunk", explainer.take()[0], "spans_identity")

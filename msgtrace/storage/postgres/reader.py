@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import count
 
 from msgtrace.model.span import Row
+from msgtrace.model.trace import SpanPlace
 from msgtrace.storage.postgres.connection import Connection, PlainConnection, Pool
 from msgtrace.storage.postgres.errors import translated_errors
 from msgtrace.storage.reader import Statement
@@ -49,6 +50,22 @@ _STRETCHES = """(
         WHERE tenant_id = ? AND start_time_ns BETWEEN f.first_ns AND f.last_ns OFFSET 0
     ) AS near OFFSET 0
 ) AS t"""
+
+
+# From one span to the next along the index: knowing when the trace was, PostgreSQL would look through
+# all of it for each chunk, or through all spans of that time.
+_SPANS_AT = """unnest(?::bytea[], ?::bigint[]) AS place (span_id, start_time_ns)
+CROSS JOIN LATERAL (
+    SELECT * FROM spans
+    WHERE tenant_id = ? AND trace_id = ? AND span_id = place.span_id
+        AND start_time_ns = place.start_time_ns OFFSET 0
+) AS s"""
+
+
+def _spans_at(tenant_id: int, trace_id: bytes, places: Sequence[SpanPlace]) -> Condition:
+    ids = [place.span_id for place in places]
+    starts_ns = [place.start_time_ns for place in places]
+    return _SPANS_AT, (ids, starts_ns, tenant_id, trace_id)
 
 
 def _stretches(tenant_id: int, stretches: Sequence[tuple[int, int]]) -> Condition:
@@ -94,6 +111,7 @@ DIALECT = Dialect(
     attribute=_attribute,
     lets_in=_LETS_IN,
     stretches=_stretches,
+    spans_at=_spans_at,
     stretch=lambda *stretch: (_STRETCH, stretch),
     text="(s.name ILIKE ? OR s.status_message ILIKE ? OR s.attributes::text ILIKE ?)",
 )

@@ -10,8 +10,10 @@ from pathlib import Path
 import msgspec
 
 from msgtrace.model.span import Row
+from msgtrace.model.trace import SpanPlace
 from msgtrace.storage.reader import Statement
 from msgtrace.storage.search import Condition, Dialect, is_spelled_alike, needle
+from msgtrace.storage.span_stream import MAX_CHUNK_SPANS, filled_up
 from msgtrace.storage.sqlite.connection import LETS_IN, ConnectionThread, open_reader
 
 READERS = 4
@@ -75,6 +77,15 @@ _STRETCHES = """(
 ) AS t"""
 
 
+def _spans_at(tenant_id: int, trace_id: bytes, places: Sequence[SpanPlace]) -> Condition:
+    marks = ", ".join("?" * MAX_CHUNK_SPANS)
+    ids = filled_up((place.span_id for place in places), MAX_CHUNK_SPANS)
+    return (
+        f"spans s WHERE s.tenant_id = ? AND s.trace_id = ? AND s.span_id IN ({marks})",
+        (tenant_id, trace_id, *ids),
+    )
+
+
 def _stretches(tenant_id: int, stretches: Sequence[tuple[int, int]]) -> Condition:
     return _STRETCHES, (msgspec.json.encode(stretches).decode(), tenant_id)
 
@@ -92,6 +103,7 @@ DIALECT = Dialect(
     session_id="unlikely(t.session_id = ?)",
     user_id="unlikely(t.user_id = ?)",
     stretches=_stretches,
+    spans_at=_spans_at,
     lets_in=f"{LETS_IN}(f.filter, ?, ?)",
     text=(
         r"(s.name LIKE ? ESCAPE '\' OR s.status_message LIKE ? ESCAPE '\'"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from msgtrace.otlp.encodings import use_decoder
 from msgtrace.settings import Settings
 from msgtrace.storage.factory import migrate_database, open_storage
 from msgtrace.storage.protocol import Storage
@@ -21,6 +22,9 @@ from tests.postgres_server import (
 
 BACKENDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 
+DECODER = os.environ.get("MSGTRACE_DECODER", "auto")
+"""What decodes in the tests' process and in those that they start: a setting of the whole run."""
+
 _TEMPLATE = f"msgtrace_template_{os.getpid()}"
 
 
@@ -28,9 +32,15 @@ _TEMPLATE = f"msgtrace_template_{os.getpid()}"
 def clean_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """No setting of the person who runs the tests reaches them, no file of theirs is touched."""
+    """No setting of the person who runs the tests reaches them, no file of theirs is touched.
+
+    But for DECODER, which each test begins with, whatever the one before has chosen.
+    """
     for name in [name for name in os.environ if name.startswith(("MSGTRACE_", "OTEL_"))]:
         monkeypatch.delenv(name)
+    use_decoder(DECODER)
+    if DECODER != "auto":
+        monkeypatch.setenv("MSGTRACE_DECODER", DECODER)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
 
 

@@ -9,7 +9,7 @@ encodings, deep values. Resources, scopes and GenAI facts are read here, as `otl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -191,8 +191,17 @@ class LazyRows(Sequence[Row]):
     def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
         return self._made()[index]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Row]:
         return iter(self._made())
+
+    def __eq__(self, other: object) -> bool:
+        """To any sequence of the same rows: so two batches compare, whatever decoded them."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"LazyRows({list(self)!r})"
 
     def _made(self) -> Sequence[Row]:
         if self._rows is None:

@@ -18,7 +18,7 @@ from msgtrace.storage.postgres import purge as purge_module
 from msgtrace.storage.postgres.partitions import estimated_rows, make_partition
 from msgtrace.storage.protocol import Storage
 from tests.batches import make_batch, span, trace_id_of
-from tests.contract.purging import midnight, purge
+from tests.contract.purging import midnight, purge, trace_at
 from tests.contract.reading import TENANT, find, read_trace
 
 pytestmark = pytest.mark.postgres
@@ -181,6 +181,26 @@ async def test_rows_on_their_way_to_the_default_partition_find_one_made_meanwhil
     finally:
         await connection.close()
     assert await names_by_partition(postgres_url) == {partition_of(-3): {"late"}}
+
+
+async def test_spans_resent_between_the_end_of_their_partition_and_that_of_their_summary_are_taken(
+    storage: Storage, postgres_url: str
+) -> None:
+    """What they state of tokens is still there then, though they are not."""
+    sent = trace_at("long", midnight(-3), midnight(0))
+    await storage.write_spans([sent])
+    connection = await asyncpg.connect(postgres_url)
+    try:
+        await connection.execute(f"DROP TABLE {partition_of(-3)}")
+    finally:
+        await connection.close()
+
+    assert await storage.write_spans([sent]) == 1
+
+    await purge(storage, midnight(-2))
+    (left,) = (await find(storage)).traces
+    (_, today) = trace_at("long", midnight(-3), midnight(0)).genai.values()
+    assert (left.span_count, left.input_tokens, left.cost) == (1, today.input_tokens, today.cost)
 
 
 async def test_days_that_are_about_to_be_deleted_get_no_partition(

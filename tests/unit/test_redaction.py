@@ -39,9 +39,8 @@ def decode(encoding: str, export: ExportTraceServiceRequest, given: DecodeRules)
 
 def everything(batch: SpanBatch) -> str:
     """All that could be stored of a batch, anywhere."""
-    return repr([batch.spans, batch.resources, batch.scopes, batch.genai, batch.traces]) + str(
-        batch.payload
-    )
+    stored = [list(batch.spans), batch.resources, batch.scopes, batch.genai, batch.traces]
+    return repr(stored) + str(batch.payload)
 
 
 def attributes_of(batch: SpanBatch, place: int = 0) -> dict[str, Any]:

@@ -52,8 +52,8 @@ _STRETCHES = """(
 ) AS t"""
 
 
-# From one span to the next along the index: knowing when the trace was, PostgreSQL would look through
-# all of it for each chunk, or through all spans of that time.
+# From one span to the next along the index: knowing when the trace was, PostgreSQL would look
+# through all of it for each chunk, or through all spans of that time.
 _SPANS_AT = """unnest(?::bytea[], ?::bigint[]) AS place (span_id, start_time_ns)
 CROSS JOIN LATERAL (
     SELECT * FROM spans

@@ -23,12 +23,28 @@ from msgtrace.storage.usage import (
 _SQL = settling_sql(members="= ANY(?::bytea[])", is_lateral=True)
 
 
+_INSERT_UNLESS_KNOWN = f"""
+INSERT INTO model_usage ({", ".join(USAGE_COLUMNS)})
+VALUES ({", ".join(f"${n}" for n in range(1, len(USAGE_COLUMNS) + 1))}) ON CONFLICT DO NOTHING
+"""  # noqa: S608 - built from constants
+
+
 async def insert_usage(connection: Connection | PlainConnection, rows: Sequence[Row]) -> None:
-    """Insert rows of USAGE_COLUMNS."""
+    """Insert rows of USAGE_COLUMNS. Raises UniqueViolationError if one is there already."""
     if rows:
         await connection.copy_records_to_table(
             "model_usage", records=rows, columns=list(USAGE_COLUMNS)
         )
+
+
+async def insert_new_usage(connection: Connection, rows: Sequence[Row]) -> None:
+    """The same, but a row that is there already stays.
+
+    It may be there though its span is not: a purge drops partitions before it has gone over the
+    summaries for the last time, and somebody may resend a span in between.
+    """
+    if rows:
+        await connection.executemany(_INSERT_UNLESS_KNOWN, rows)
 
 
 async def settle_usage(connection: Connection, keys: Sequence[TraceKey]) -> None:

@@ -6,7 +6,7 @@ then the flush is written again through a temporary table, and only what was rea
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import chain
 
 import asyncpg
@@ -24,7 +24,7 @@ from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, R
 from msgtrace.storage.postgres.connection import Connection, Pool
 from msgtrace.storage.postgres.errors import translated_write_errors
 from msgtrace.storage.postgres.partitions import DayPartitions
-from msgtrace.storage.postgres.usage import insert_usage, settle_usage
+from msgtrace.storage.postgres.usage import insert_new_usage, insert_usage, settle_usage
 from msgtrace.storage.resent import Incoming, SpanKey, first_of_each, only_new
 from msgtrace.storage.summary import LIST_COLUMNS, TRACE_COLUMNS, on_known_trace, trace_row
 from msgtrace.storage.usage import MAX_SETTLED, usage_rows
@@ -141,11 +141,8 @@ class BatchWriter:
             async with connection.transaction():
                 added = await self._insert_contents(connection, batches)
                 await _copy_spans(connection, batches)
-                await _add_to_traces(
-                    connection,
-                    traces,
-                    [row for batch in batches for row in usage_rows(batch.spans, batch.genai)],
-                )
+                usage = [row for batch in batches for row in usage_rows(batch.spans, batch.genai)]
+                await _add_to_traces(connection, traces, usage, insert_usage)
             self._remember(added)
         return sum(len(batch.spans) for batch in batches)
 
@@ -159,7 +156,8 @@ class BatchWriter:
                         connection, [row for row, _ in incoming.values()]
                     )
                     new = only_new(incoming, keys)
-                    await _add_to_traces(connection, new.traces, usage_rows(new.rows, new.genai))
+                    usage = usage_rows(new.rows, new.genai)
+                    await _add_to_traces(connection, new.traces, usage, insert_new_usage)
                     return len(new.rows)
             except asyncpg.DeadlockDetectedError:
                 continue
@@ -217,7 +215,10 @@ async def _insert_new_spans(connection: Connection, rows: list[Row]) -> set[Span
 
 
 async def _add_to_traces(
-    connection: Connection, traces: dict[TraceKey, TraceDelta], usage: list[Row]
+    connection: Connection,
+    traces: dict[TraceKey, TraceDelta],
+    usage: list[Row],
+    insert: Callable[[Connection, list[Row]], Awaitable[None]],
 ) -> None:
     """Add to the summaries, whose rows are locked from here on, and settle what is nested."""
     # Sorted by key: two writers lock the rows that they share in the same order.
@@ -225,7 +226,7 @@ async def _add_to_traces(
     if not rows:
         return
     several = await connection.fetch(_UPSERT_TRACES, *map(list, zip(*rows, strict=True)))
-    await insert_usage(connection, usage)
+    await insert(connection, usage)
     await settle_usage(connection, [(row[0], row[1]) for row in several])
 
 

@@ -40,7 +40,7 @@ import psutil
 from benchmarks.ceiling import postgres_ceiling, sqlite_ceiling
 from benchmarks.export_requests import SPANS_PER_REQUEST, make_requests
 from benchmarks.goals import Goal, print_goals
-from benchmarks.load import send_one
+from benchmarks.load import TRACES_PATH, send_one
 from benchmarks.processes import cpu_s, postgres_processes, running_collector, wait_for_port
 from msgtrace.model.units import MIB
 from msgtrace.otlp.encodings import use_decoder
@@ -286,10 +286,17 @@ def database_bytes(url: str) -> int:
 
 
 def run_load(
-    wire: str, port: int, requests: int, seed: int, *, rate: float = 0.0, connections: int = 16
+    wire: str,
+    port: int,
+    requests: int,
+    seed: int,
+    *,
+    rate: float = 0.0,
+    connections: int = 16,
+    path: str = TRACES_PATH,
 ) -> dict[str, float]:
     """What `benchmarks.load` measures, in a process of its own."""
-    arguments = [wire, str(port), "--requests", str(requests), "--seed", str(seed)]
+    arguments = [wire, str(port), "--requests", str(requests), "--seed", str(seed), "--path", path]
     arguments += ["--rate", str(rate), "--connections", str(connections)]
     command = [sys.executable, "-m", "benchmarks.load", *arguments]
     with subprocess.Popen(

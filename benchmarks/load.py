@@ -27,6 +27,9 @@ from benchmarks.export_requests import SPANS_PER_REQUEST, Renewed, to_otlp_json
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
+TRACES_PATH = "/v1/traces"
+PROTOBUF = "application/x-protobuf"
+
 TEMPLATES = 200
 """Requests that are made from nothing; more are made from these."""
 
@@ -43,13 +46,15 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--rate", type=float, default=0.0, help="requests a second; 0: no limit")
+    parser.add_argument("--path", default=TRACES_PATH, help="where traces are posted over HTTP")
     parser.add_argument("--samples", action="store_true", help="also print when each was due")
     options = parser.parse_args()
     bodies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     requests = Renewed(min(options.requests, TEMPLATES), options.seed)
     for body in requests.take(options.requests):
         bodies.put(to_otlp_json(body) if options.wire == "json" else body)
-    senders = [SENDERS[options.wire](options.port) for _ in range(options.connections)]
+    make_sender = SENDERS[options.wire]
+    senders = [make_sender(options.port, options.path) for _ in range(options.connections)]
     print("ready", flush=True)
     sys.stdin.readline()
     result, samples = _offer(bodies, senders, options.rate)
@@ -100,7 +105,7 @@ def _offer(
     return result, samples
 
 
-def grpc_sender(port: int) -> Send:
+def grpc_sender(port: int, _path: str = TRACES_PATH) -> Send:
     """A sender over a gRPC connection of its own."""
     # Without a pool of its own each channel would share one connection.
     channel = grpc.insecure_channel(
@@ -123,26 +128,26 @@ def send_one(port: int, body: bytes) -> bool:
     with contextlib.closing(
         http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     ) as connection:
-        return _post(connection, body, "application/x-protobuf")
+        return _post(connection, TRACES_PATH, body, PROTOBUF)
 
 
-def http_sender(port: int, media_type: str = "application/x-protobuf") -> Send:
+def http_sender(port: int, path: str = TRACES_PATH, media_type: str = PROTOBUF) -> Send:
     """A sender over an HTTP connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    return lambda body: _post(connection, body, media_type)
+    return lambda body: _post(connection, path, body, media_type)
 
 
-def _post(connection: http.client.HTTPConnection, body: bytes, media_type: str) -> bool:
-    connection.request("POST", "/v1/traces", body, {"Content-Type": media_type})
+def _post(connection: http.client.HTTPConnection, path: str, body: bytes, media_type: str) -> bool:
+    connection.request("POST", path, body, {"Content-Type": media_type})
     response = connection.getresponse()
     response.read()
     return response.status == http.client.OK
 
 
-SENDERS: dict[str, Callable[[int], Send]] = {
+SENDERS: dict[str, Callable[[int, str], Send]] = {
     "grpc": grpc_sender,
     "http": http_sender,
-    "json": lambda port: http_sender(port, "application/json"),
+    "json": lambda port, path: http_sender(port, path, "application/json"),
 }
 
 

@@ -52,7 +52,7 @@ WHERE tenant_id IN (SELECT tenant_id FROM tenants) AND start_time_ns < $1
 
 _EXPIRED_IN_DEFAULT = "SELECT count(*) FROM spans_default WHERE start_time_ns < $1"
 
-_OTHER_TABLES = ("traces", "resources", "scopes", "dead_letters")
+_OTHER_TABLES = ("traces", "operations", "resources", "scopes", "dead_letters")
 
 _OTHER_BYTES = """
 SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS name

@@ -13,14 +13,19 @@ CREATE TABLE operations (
     PRIMARY KEY (tenant_id, service_name, name, kind)
 ) STRICT, WITHOUT ROWID;
 
--- Within the bounds that writers keep (msgtrace/storage/operations.py); the newest first.
+-- Not GROUP BY, which would sort all spans: four times as slow.
 INSERT INTO operations (tenant_id, service_name, name, kind, last_day)
-SELECT tenant_id, service_name, name, kind, last_day FROM (
-    SELECT *, row_number() OVER (PARTITION BY tenant_id, service_name ORDER BY last_day DESC, name, kind) AS place FROM (
-        SELECT tenant_id, service_name, substr(name, 1, 255) AS name, kind, max(start_time_ns) / 86400000000000 AS last_day
-        FROM spans GROUP BY 1, 2, 3, 4
-    )
+SELECT tenant_id, service_name, substr(name, 1, 255), kind, start_time_ns / 86400000000000 FROM spans WHERE true
+ON CONFLICT DO UPDATE SET last_day = excluded.last_day WHERE last_day < excluded.last_day;
+
+-- Within the bounds that writers keep (msgtrace/storage/operations.py); the newest stay.
+WITH placed AS (
+    SELECT *, row_number() OVER (PARTITION BY tenant_id, service_name ORDER BY last_day DESC, name, kind) AS place FROM operations
+), numbered AS (
+    SELECT *, row_number() OVER (PARTITION BY tenant_id ORDER BY place) AS number FROM placed
 )
-WHERE place <= 2000 ORDER BY place LIMIT 50000;
+DELETE FROM operations WHERE (tenant_id, service_name, name, kind) IN (
+    SELECT tenant_id, service_name, name, kind FROM numbered WHERE place > 2000 OR number > 50000
+);
 
 DROP INDEX spans_by_service;

@@ -14,14 +14,16 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from msgtrace.model.batch import SeenOperation, SpanBatch
 from msgtrace.model.maintenance import Finding, ok, problem, warning
-from msgtrace.model.span import TRACE_ID_BYTES, Row
+from msgtrace.model.span import TRACE_ID_BYTES, Row, TenantId
 from msgtrace.model.text import MAX_LABEL_CHARS, unescape_text
 from msgtrace.model.units import NS_PER_DAY
 from msgtrace.storage.reader import ReadSql
+
+ServiceKey = tuple[TenantId, str]
 
 OPERATION_COLUMNS = ("tenant_id", "service_name", "name", "kind", "last_day")
 
@@ -85,26 +87,35 @@ class ToldOperations:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._told: set[SeenOperation] = set()
+        self._full: set[ServiceKey] = set()
         self._forgets_at_s = 0.0
 
     def untold(self, batches: Iterable[SpanBatch]) -> list[SeenOperation]:
         """What the batches say anew: each operation once, with its last day, in order of keys.
 
-        In that order, so that two writers wait for each other in one direction only.
+        In that order, so that two writers wait for each other in one direction only. Nothing of
+        services without room: their spans may have ever new names.
         """
         if self._clock() >= self._forgets_at_s:
-            self._told.clear()
+            self._forget()
             self._forgets_at_s = self._clock() + REMEMBERED_S
         untold: set[SeenOperation] = set()
         for batch in batches:
             untold |= batch.operations - self._told
+        if self._full:
+            untold = {each for each in untold if each[:2] not in self._full}
         return last_days(untold)
 
-    def remember(self, told: Sequence[SeenOperation]) -> None:
-        """Told, and committed."""
-        if len(self._told) + len(told) > _MAX_REMEMBERED:
-            self._told.clear()
+    def remember(self, told: Sequence[SeenOperation], full: Collection[ServiceKey]) -> None:
+        """What was told and committed, and the services that had no room for all of it."""
+        if len(self._told) + len(self._full) + len(told) > _MAX_REMEMBERED:
+            self._forget()
         self._told.update(told)
+        self._full.update(full)
+
+    def _forget(self) -> None:
+        self._told.clear()
+        self._full.clear()
 
 
 def last_days(seen: Iterable[SeenOperation]) -> list[SeenOperation]:
@@ -113,24 +124,28 @@ def last_days(seen: Iterable[SeenOperation]) -> list[SeenOperation]:
     return list(by_key.values())
 
 
-def within_bounds(new: Iterable[SeenOperation], counts: Iterable[Row]) -> list[SeenOperation]:
-    """As many of these rows as may be inserted.
+def within_bounds(
+    new: Iterable[SeenOperation], counts: Iterable[Row]
+) -> tuple[list[SeenOperation], set[ServiceKey]]:
+    """As many of these rows as may be inserted, and the services of the others.
 
     counts: rows of COUNT_BY_SERVICE.
     """
-    of_service: Counter[tuple[int, str]] = Counter()
-    of_tenant: Counter[int] = Counter()
+    of_service: Counter[ServiceKey] = Counter()
+    of_tenant: Counter[TenantId] = Counter()
     for tenant_id, service_name, count in counts:
         of_service[tenant_id, service_name] = count
         of_tenant[tenant_id] += count
-    taken = []
+    taken, full = [], set()
     for row in new:
-        tenant_id, service_name = row[:2]
-        if of_service[row[:2]] < MAX_OF_SERVICE and of_tenant[tenant_id] < MAX_OF_TENANT:
-            of_service[tenant_id, service_name] += 1
-            of_tenant[tenant_id] += 1
+        service = row[:2]
+        if of_service[service] < MAX_OF_SERVICE and of_tenant[row[0]] < MAX_OF_TENANT:
+            of_service[service] += 1
+            of_tenant[row[0]] += 1
             taken.append(row)
-    return taken
+        else:
+            full.add(service)
+    return taken, full
 
 
 async def examine_operations(read: ReadSql) -> Finding:

@@ -258,6 +258,7 @@ async def test_one_service_cannot_take_the_room_of_others(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(operations, "MAX_OF_SERVICE", 5)
+    monkeypatch.setattr(operations, "REMEMBERED_S", 0.0)
     async with open_storage(settings) as storage:
         many = [span(f"{n}", start_ns=midnight(-1) + n) for n in range(40)]
         await storage.write_spans([make_batch(*many)])

@@ -32,7 +32,7 @@ def test_what_was_told_is_not_told_again_until_it_is_forgotten() -> None:
     assert first == [seen("a"), seen("b")]
     assert told.untold([batch(seen("a"))]) == [seen("a")]  # nobody has committed it
 
-    told.remember(first)
+    told.remember(first, [])
     assert told.untold([batch(seen("a"), seen("b"), seen("c"))]) == [seen("c")]
     clock.now_s += REMEMBERED_S - 0.1
     assert told.untold([batch(seen("a"))]) == []
@@ -42,7 +42,7 @@ def test_what_was_told_is_not_told_again_until_it_is_forgotten() -> None:
 
 def test_a_new_day_is_told() -> None:
     told = ToldOperations(Clock())
-    told.remember(told.untold([batch(seen("a", 7))]))
+    told.remember(told.untold([batch(seen("a", 7))]), [])
 
     assert told.untold([batch(seen("a", 7), seen("a", 8))]) == [seen("a", 8)]
     assert told.untold([batch(seen("a", 6))]) == [seen("a", 6)]
@@ -60,10 +60,21 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told.untold([]) == []
 
     for n in range(1_000):
-        told.remember([seen(f"{n}")])
-        assert len(told._told) <= 100
+        told.remember([seen(f"{n}")], [(TenantId(0), f"{n}")])
+        assert len(told._told) + len(told._full) <= 101
 
     assert told.untold([batch(seen("999"), seen("0"))]) == [seen("0")]
+
+
+def test_a_service_without_room_is_left_alone_until_it_is_forgotten() -> None:
+    clock = Clock()
+    told = ToldOperations(clock)
+    told.remember(told.untold([batch(seen("a"))]), [(TenantId(0), "shop")])
+
+    others = [seen("a", service="bank"), seen("a", tenant=1)]
+    assert told.untold([batch(seen("a", 9), seen("new"), *others)]) == others
+    clock.now_s += REMEMBERED_S
+    assert told.untold([batch(seen("a", 9), seen("new"))]) == [seen("a", 9), seen("new")]
 
 
 def test_new_rows_are_taken_within_the_bounds_of_service_and_tenant(
@@ -79,10 +90,11 @@ def test_new_rows_are_taken_within_the_bounds_of_service_and_tenant(
         seen("x", service="other", tenant=1),
     ]
 
-    taken = within_bounds(new, counts)
+    taken, full = within_bounds(new, counts)
 
     assert taken == [
         seen("0"),
         seen("0", service="bank"),
         seen("x", service="other", tenant=1),
     ]
+    assert full == {(0, "shop"), (0, "bank"), (1, "shop")}

@@ -13,6 +13,7 @@ from msgtrace.storage.operations import (
     ON_KNOWN_OPERATION,
     OPERATION_COLUMNS,
     OPERATIONS_OF,
+    ServiceKey,
     last_days,
     within_bounds,
 )
@@ -40,21 +41,23 @@ INSERT INTO operations ({_COLUMN_LIST}) SELECT * FROM {_SEEN} {ON_KNOWN_OPERATIO
 _OPERATIONS_OF = numbered(OPERATIONS_OF.format(members="= ANY(?::bytea[])"))
 
 
-async def tell_operations(connection: Connection, seen: Sequence[SeenOperation]) -> None:
-    """Keep what the table does not say yet, as far as its bounds allow.
+async def tell_operations(connection: Connection, seen: Sequence[SeenOperation]) -> set[ServiceKey]:
+    """Keep what the table does not say yet; return the services that have no room for all.
 
     seen: in order of keys. Whoever also locks rows of traces does so afterwards.
     """
+    full: set[ServiceKey] = set()
     if not seen:
-        return
+        return full
     news = await connection.fetch(_FIND_NEWS, *_columns(seen))
     new = [_operation(row) for row in news if not row["is_known"]]
     if new:
         counts = await connection.fetch(COUNT_BY_SERVICE)
-        new = within_bounds(sorted(new), [tuple(row) for row in counts])
+        new, full = within_bounds(sorted(new), [tuple(row) for row in counts])
     later = [_operation(row) for row in news if row["is_known"]]
     if new or later:
         await connection.execute(_INSERT, *_columns(sorted(new + later)))
+    return full
 
 
 async def tell_operations_of(

@@ -144,12 +144,12 @@ class BatchWriter:
         async with self._pool.acquire() as connection:
             async with connection.transaction():
                 added = await self._insert_contents(connection, batches)
-                await tell_operations(connection, untold)
+                full = await tell_operations(connection, untold)
                 await _copy_spans(connection, batches)
                 usage = [row for batch in batches for row in usage_rows(batch.spans, batch.genai)]
                 await _add_to_traces(connection, traces, usage, insert_usage)
             self._remember(added)
-            self._told.remember(untold)
+            self._told.remember(untold, full)
         return sum(len(batch.spans) for batch in batches)
 
     async def _copy_new(self, incoming: Incoming, batches: Sequence[SpanBatch]) -> int:

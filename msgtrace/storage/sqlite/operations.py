@@ -15,6 +15,7 @@ from msgtrace.storage.operations import (
     ON_KNOWN_OPERATION,
     OPERATION_COLUMNS,
     OPERATIONS_OF,
+    ServiceKey,
     last_days,
     within_bounds,
 )
@@ -29,12 +30,16 @@ FROM seen LEFT JOIN operations known USING (tenant_id, service_name, name, kind)
 """
 
 
-def tell_operations(connection: sqlite3.Connection, seen: Sequence[SeenOperation]) -> None:
-    """Keep what the table does not say yet, as far as its bounds allow."""
+def tell_operations(
+    connection: sqlite3.Connection, seen: Sequence[SeenOperation]
+) -> set[ServiceKey]:
+    """Keep what the table does not say yet; return the services that have no room for all."""
+    full: set[ServiceKey] = set()
     new, later = _news(connection, seen)
     if new:
-        new = within_bounds(new, connection.execute(COUNT_BY_SERVICE).fetchall())
+        new, full = within_bounds(new, connection.execute(COUNT_BY_SERVICE).fetchall())
     insert_rows(connection, "operations", OPERATION_COLUMNS, new + later, ON_KNOWN_OPERATION)
+    return full
 
 
 def tell_operations_of(

@@ -52,9 +52,9 @@ def write_batches(
     """Store all batches in one durable transaction; return how many spans were new."""
     untold = told.untold(batches)
     with translated_write_errors(), write_transaction(connection):
-        tell_operations(connection, untold)
+        full = tell_operations(connection, untold)
         new = _write(connection, batches)
-    told.remember(untold)
+    told.remember(untold, full)
     return new
 
 

@@ -27,7 +27,7 @@ from tests.postgres_server import postgres_server
 
 VARIANTS = {
     "the whole schema": "SELECT 1",
-    "without spans_by_service": "DROP INDEX spans_by_service",
+    "and an index on services": "CREATE INDEX ON spans (tenant_id, service_name, start_time_ns)",
     "without traces_newest": "DROP INDEX traces_newest",
     "without traces_with_errors": "DROP INDEX traces_with_errors",
     "without traces_by_session": "DROP INDEX traces_by_session",

@@ -18,7 +18,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from msgtrace.model.batch import SpanBatch, summarize
+from msgtrace.model.batch import SpanBatch, operations_of, summarize
 from msgtrace.model.genai import GenAiFacts, read_facts
 from msgtrace.model.span import DEFAULT_TENANT, STATUS_ERROR, Row
 from msgtrace.model.units import NS_PER_DAY, NS_PER_MS
@@ -209,6 +209,7 @@ class TraceMaker:
             scopes={scope[1]: scope},
             genai=genai or {},
             traces=summarize(rows, genai or {}),
+            operations=operations_of(rows),
             body_bytes=len(rows) * 400,
         )
 

@@ -30,7 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.export_requests import SPANS_PER_REQUEST, make_requests
 from benchmarks.ingest import Figures, new_database
 from benchmarks.processes import running_collector, wait_for_port
-from msgtrace.model.batch import SpanBatch, summarize
+from msgtrace.model.batch import SpanBatch, operations_of, summarize
 from msgtrace.model.units import NS_PER_DAY
 from msgtrace.otlp.decode import decode_export_request
 from msgtrace.settings import Settings
@@ -255,6 +255,7 @@ def _aged(pattern: SpanBatch, number: int) -> SpanBatch:
         resources=pattern.resources,
         scopes=pattern.scopes,
         traces=summarize(rows, {}),
+        operations=operations_of(rows),
         body_bytes=pattern.body_bytes,
     )
 

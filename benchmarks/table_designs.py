@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from msgtrace.model.span import SPAN_COLUMNS
 
 _IDENTITY = "(tenant_id, trace_id, span_id, start_time_ns)"
-_SERVICE = "(tenant_id, service_name, start_time_ns)"
+_WITH_SERVICE = [("UNIQUE", _IDENTITY), ("", "(tenant_id, service_name, start_time_ns)")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Design:
 
     name: str
     changes: Sequence[str] = ()
-    indexes: Sequence[tuple[str, str]] = (("UNIQUE", _IDENTITY), ("", _SERVICE))
+    indexes: Sequence[tuple[str, str]] = (("UNIQUE", _IDENTITY),)
     stored: dict[str, str] = field(default_factory=dict)
     after: str = ""
     page_bytes: int = 0
@@ -67,16 +67,16 @@ POSTGRES = [
         stored={"attributes": "(SELECT json_agg(value) FROM json_each(attributes))"},
     ),
     Design(name="narrow integers, local numbers", changes=_NARROW, stored=_NARROWED),
-    Design(name="no service index", indexes=[("UNIQUE", _IDENTITY)]),
+    Design(name="with a service index", indexes=_WITH_SERVICE),
     Design(
         name="identity by digest + trace index",
-        indexes=[("UNIQUE", f"(({_DIGEST}))"), ("", _SERVICE), ("", "(tenant_id, trace_id)")],
+        indexes=[("UNIQUE", f"(({_DIGEST}))"), ("", "(tenant_id, trace_id)")],
     ),
     Design(name="indexes rebuilt", after="REINDEX TABLE design"),
     Design(
         name="lz4, narrow, digest, rebuilt",
         changes=[*_inline("lz4"), *_NARROW],
-        indexes=[("UNIQUE", f"(({_DIGEST}))"), ("", _SERVICE), ("", "(tenant_id, trace_id)")],
+        indexes=[("UNIQUE", f"(({_DIGEST}))"), ("", "(tenant_id, trace_id)")],
         stored=_NARROWED,
         after="REINDEX TABLE design",
     ),
@@ -95,7 +95,7 @@ SQLITE = [
             name=f"identity as key, pages of {size:,}",
             page_bytes=size,
             key=_IDENTITY,
-            indexes=[("", _SERVICE)],
+            indexes=[],
         )
         for size in (4096, 16_384)
     ),
@@ -103,11 +103,11 @@ SQLITE = [
         name="key of numbered traces, 16,384",
         page_bytes=16_384,
         key="(trace_id, span_id, start_time_ns)",
-        indexes=[("", _SERVICE)],
+        indexes=[],
         stored=_NUMBERED,
         of_trace="trace_id = (SELECT number FROM numbers WHERE trace = ?)",
     ),
-    Design(name="no service index, 8,192", page_bytes=8192, indexes=[("UNIQUE", _IDENTITY)]),
+    Design(name="with a service index, 8,192", page_bytes=8192, indexes=_WITH_SERVICE),
     Design(
         name="local numbers, 8,192", page_bytes=8192, stored={"resource_id": "1", "scope_id": "1"}
     ),

@@ -194,11 +194,14 @@ OPERATIONS: Final[Mapping[tuple[str, str], Documented]] = {
         reply=StatsView,
     ),
     ("GET", "/api/v1/services"): Documented(
-        summary="List services", description="Sorted.", reply=ServicesReply
+        summary="List services",
+        description="Sorted; each as long as one of its operations is listed.",
+        reply=ServicesReply,
     ),
     ("GET", "/api/v1/services/{service}/operations"): Documented(
         summary="List the operations of a service",
-        description="The distinct names and kinds of its spans, sorted; none for an unknown one.",
+        description="The distinct names and kinds of its spans, sorted; none for an unknown one."
+        " Each is listed until the day of its newest span is purged. At most 2,000.",
         parameters=("service",),
         reply=OperationsReply,
     ),

@@ -37,6 +37,7 @@ from msgtrace.storage.rebuild import rebuild_summaries
 def rebuild(source: SettingsSource, is_of_all: bool, restarts: bool) -> None:
     """Sum traces up anew: tokens, cost, models, sessions, and all else that lists show.
 
+    With --all, the lists of services and operations are made anew as well.
     Collectors may go on. Interrupted at any moment, the same command goes on where it ended.
     """
     if restarts and not is_of_all:

@@ -12,6 +12,8 @@ from enum import Enum
 
 from msgtrace.model.genai import GenAiFacts
 from msgtrace.model.span import SPAN_COLUMNS, STATUS_ERROR, Row, SpanId, TenantId, TraceId
+from msgtrace.model.text import MAX_LABEL_CHARS
+from msgtrace.model.units import NS_PER_DAY
 
 _RESOURCE_ID = SPAN_COLUMNS.index("resource_id")
 _SCOPE_ID = SPAN_COLUMNS.index("scope_id")
@@ -24,6 +26,12 @@ Source: PostgreSQL's documentation of COPY, "Binary Format".
 """
 
 TraceKey = tuple[TenantId, TraceId]
+
+SeenOperation = tuple[TenantId, str, str, int, int]
+"""(tenant, service, span name, kind, day): some span of that name and kind starts on that day.
+
+Names as they are stored, cut to MAX_LABEL_CHARS; days are counted from the epoch.
+"""
 
 RootRank = tuple[bool, int, SpanId]
 """(has a parent, start, span id).
@@ -169,7 +177,7 @@ class SpanBatch:
     most once a write; a batch that is tried again is asked again.
     resources, scopes: rows by content hash, in RESOURCE_COLUMNS and SCOPE_COLUMNS order.
     genai: facts by index into `spans`, only for spans that state any. traces: the sum of `spans` by
-    trace.
+    trace. operations: what the spans are called, and on which days.
     rejections: how many spans were left out, by what is wrong with them.
     body_bytes: size of the request, the measure of queue limits.
     payload, encoding: the request itself, inflated, and what it is written in (protobuf or json),
@@ -183,6 +191,7 @@ class SpanBatch:
     scopes: dict[int, Row] = field(default_factory=dict)
     genai: dict[int, GenAiFacts] = field(default_factory=dict)
     traces: dict[TraceKey, TraceDelta] = field(default_factory=dict)
+    operations: set[SeenOperation] = field(default_factory=set)
     rejections: dict[Rejection, int] = field(default_factory=dict)
     body_bytes: int = 0
     payload: bytes = b""
@@ -260,6 +269,13 @@ def summarize(spans: Iterable[Row], genai: dict[int, GenAiFacts]) -> dict[TraceK
     return traces
 
 
+def operations_of(spans: Iterable[Row]) -> set[SeenOperation]:
+    """What rows (SPAN_COLUMNS order, at least up to the name) say of operations."""
+    return {
+        (row[0], row[14], row[15][:MAX_LABEL_CHARS], row[8], row[4] // NS_PER_DAY) for row in spans
+    }
+
+
 def take_spans(batch: SpanBatch, positions: Sequence[int]) -> SpanBatch:
     """A batch of some spans of another, by their places in it, with all that belongs to them.
 
@@ -279,6 +295,7 @@ def take_spans(batch: SpanBatch, positions: Sequence[int]) -> SpanBatch:
         scopes={key: row for key, row in batch.scopes.items() if key in scope_ids},
         genai=genai,
         traces=summarize(spans, genai),
+        operations=operations_of(spans),
         body_bytes=batch.body_bytes * len(spans) // max(len(batch.spans), 1),
     )
 

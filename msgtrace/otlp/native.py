@@ -17,11 +17,11 @@ import msgtrace_native
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from msgtrace.model.batch import Rejection, SpanBatch, TraceDelta, TraceKey
+from msgtrace.model.batch import Rejection, SeenOperation, SpanBatch, TraceDelta, TraceKey
 from msgtrace.model.genai import STATING_KEYS, read_facts
 from msgtrace.model.prices import BUILT_IN, PriceTable
 from msgtrace.model.span import DEFAULT_TENANT, Row, SpanId, TenantId, TraceId
-from msgtrace.model.text import escape_text
+from msgtrace.model.text import MAX_LABEL_CHARS, escape_text
 from msgtrace.model.units import MAX_INT64
 from msgtrace.otlp.decode import READER, decode_export_request
 from msgtrace.otlp.in_place import LARGE_REQUEST_BYTES
@@ -79,6 +79,7 @@ def _decode(
     batch.copy_rows = rows.to_copy
     batch.body_bytes = max(body_bytes, rows.text_chars + ROW_BYTES * len(rows))
     batch.traces = _traces(rows, target.services, tenant_id)
+    batch.operations = _operations(rows, target.services, tenant_id)
     batch.rejections = {
         rejection: count
         for rejection, count in zip(_REJECTIONS, rows.rejected, strict=True)
@@ -158,6 +159,14 @@ def _traces(rows: Any, services: Sequence[str], tenant_id: TenantId) -> dict[Tra
             root_service,
             operations,
         ) in rows.traces()
+    }
+
+
+def _operations(rows: Any, services: Sequence[str], tenant_id: TenantId) -> set[SeenOperation]:
+    return {
+        (tenant_id, services[place], escape_text(name)[:MAX_LABEL_CHARS], kind, day)
+        for place, kind, day, names in rows.operations()
+        for name in names
     }
 
 

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from operator import attrgetter
 from typing import Any, Protocol
 
-from msgtrace.model.batch import Rejection, SpanBatch, summarize
+from msgtrace.model.batch import Rejection, SpanBatch, operations_of, summarize
 from msgtrace.model.genai import GenAiFacts
 from msgtrace.model.prices import PriceTable
 from msgtrace.model.span import SPAN_ID_BYTES, TRACE_ID_BYTES, JsonText, Row, TenantId
@@ -98,6 +98,7 @@ def make_batch(
     batch.body_bytes = max(body_bytes, maker.text_bytes + ROW_BYTES * len(batch.spans))
     batch.genai = {place: facts.priced(prices) for place, facts in batch.genai.items()}
     batch.traces = summarize(batch.spans, batch.genai)
+    batch.operations = operations_of(batch.spans)
     batch.rejections = dict(maker.rejected)
     return batch
 

@@ -157,12 +157,17 @@ class TraceReader(Protocol):
         ...
 
     async def list_services(self, tenant_id: TenantId) -> list[str]:
-        """The services that stored spans come from, sorted."""
+        """The services that spans come from, sorted.
+
+        A service stays as long as one of its operations.
+        """
         ...
 
     async def list_operations(self, tenant_id: TenantId, service_name: str) -> list[Operation]:
-        """The distinct (name, kind) of the service's stored spans, sorted.
+        """The distinct (name, kind) of the service's spans, sorted.
 
+        Names are cut to MAX_LABEL_CHARS. Each stays until the day of its newest span is purged, or
+        the last trace is deleted. There are bounds, see `storage.operations`.
         Empty for an unknown service.
         """
         ...

@@ -120,21 +120,21 @@ ORDER BY page.start_time_ns DESC, page.trace_id DESC
 
 _CANDIDATES = "(SELECT t.start_time_ns, t.trace_id FROM traces t WHERE {} LIMIT ?)"
 
-# Jumps from one service to the next along the index instead of reading every span.
+# Jumps from one service to the next along the index instead of reading every operation.
 _SERVICES = """
 WITH RECURSIVE service (name) AS (
-    SELECT min(service_name) FROM spans WHERE tenant_id = ?
+    SELECT min(service_name) FROM operations WHERE tenant_id = ?
     UNION ALL
     SELECT (
-        SELECT min(s.service_name) FROM spans s
-        WHERE s.tenant_id = ? AND s.service_name > service.name
+        SELECT min(o.service_name) FROM operations o
+        WHERE o.tenant_id = ? AND o.service_name > service.name
     )
     FROM service WHERE service.name IS NOT NULL
 )
 SELECT name FROM service WHERE name IS NOT NULL
 """
 
-_OPERATIONS = "SELECT DISTINCT name, kind FROM spans WHERE tenant_id = ? AND service_name = ?"
+_OPERATIONS = "SELECT name, kind FROM operations WHERE tenant_id = ? AND service_name = ?"
 
 
 class SqlReader(SqlSessions):

@@ -101,6 +101,14 @@ class RebuildableStorage(Protocol):
         """A rebuild of all is over, or begins anew."""
         ...
 
+    async def doubt_operations(self) -> None:
+        """A rebuild of all begins: what no span says of operations is to be found out."""
+        ...
+
+    async def delete_doubted_operations(self) -> None:
+        """Delete what no span has said since then."""
+        ...
+
     async def count_for_rebuild(self, *, is_of_all: bool) -> int:
         """How many traces there are to rebuild."""
         ...
@@ -118,6 +126,8 @@ async def rebuild_summaries(
         await storage.forget_rebuild_place()
     total = await storage.count_for_rebuild(is_of_all=is_of_all)
     place = await storage.get_rebuild_place() if is_of_all else None
+    if is_of_all and place is None:
+        await storage.doubt_operations()
     after, done = place or (START, 0)
     yield Progress(done, total)
     while True:
@@ -127,6 +137,7 @@ async def rebuild_summaries(
         after, done = rebuilt.last, done + rebuilt.trace_count
         yield Progress(done, max(done, total))
     if is_of_all:
+        await storage.delete_doubted_operations()
         await storage.forget_rebuild_place()
 
 

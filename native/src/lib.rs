@@ -12,6 +12,8 @@ mod span;
 mod transcode;
 mod wire;
 
+use std::collections::HashSet;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
@@ -143,10 +145,20 @@ impl Rows {
         Ok(found)
     }
 
+    /// (service, kind, day, names as sent, cut to 255 characters): what the spans are called.
+    fn operations(&self) -> Vec<(usize, i32, i64, Vec<&str>)> {
+        let found = self.0.operations.iter();
+        found.map(|((service, kind, day), names)| (*service, *kind, *day, texts(names))).collect()
+    }
+
     /// (row, the span's bytes) for each span that has one of the keys.
     fn noted<'py>(&self, py: Python<'py>) -> Vec<(usize, Bound<'py, PyBytes>)> {
         self.0.noted.iter().map(|(row, bytes)| (*row, PyBytes::new(py, bytes))).collect()
     }
+}
+
+fn texts(names: &HashSet<String>) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
 }
 
 /// The module.

@@ -130,7 +130,17 @@ pub struct Decoded {
     pub rejected: [u64; 3],
     /// Row number and bytes of each span that has one of the keys.
     pub noted: Vec<(usize, Vec<u8>)>,
+    /// What the spans are called.
+    pub operations: Operations,
 }
+
+/// (index of the service, kind, day of the start since the epoch) with the distinct names, as they were sent but cut.
+pub type Operations = HashMap<(usize, i32, i64), HashSet<String>>;
+
+/// msgtrace.model.text.MAX_LABEL_CHARS.
+const MAX_LABEL_CHARS: usize = 255;
+
+const NS_PER_DAY: i64 = 86_400_000_000_000;
 
 /// OTLP's number.
 const STATUS_ERROR: i32 = 2;
@@ -190,7 +200,17 @@ impl Decoder<'_> {
             self.decoded.noted.push((self.decoded.row_count, message.to_vec()));
         }
         self.decoded.row_count += 1;
+        self.note_operation(span, service);
         self.sum(span, service)
+    }
+
+    fn note_operation(&mut self, span: &Span, service: usize) {
+        let key = (service, span.kind, span.start_ns() / NS_PER_DAY);
+        let names = self.decoded.operations.entry(key).or_default();
+        let name = cut(span.name);
+        if !names.contains(name) {
+            names.insert(name.to_owned());
+        }
     }
 
     fn sum(&mut self, span: &Span, service: usize) -> Maybe<()> {
@@ -235,4 +255,13 @@ impl Decoder<'_> {
         }
         Some(())
     }
+}
+
+/// The first MAX_LABEL_CHARS characters.
+#[inline]
+fn cut(text: &str) -> &str {
+    if text.len() <= MAX_LABEL_CHARS {
+        return text; // it has no more characters than bytes
+    }
+    text.char_indices().nth(MAX_LABEL_CHARS).map_or(text, |(end, _)| &text[..end])
 }

@@ -42,7 +42,8 @@ pub struct Span<'a> {
     trace_state: &'a str,
     /// As it was sent.
     pub name: &'a str,
-    kind: i32,
+    /// OTLP's number, or any other.
+    pub kind: i32,
     start_time_ns: u64,
     end_time_ns: u64,
     flags: u32,

@@ -26,7 +26,6 @@ _EMPTY = "SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_relation_size(
 _OF_PARTITION = re.compile(r"spans_(\d{8}|default)_")
 _PARENTS = {
     "tenant_id_trace_id_span_id_start_time_ns_idx": "spans_identity",
-    "tenant_id_service_name_start_time_ns_idx": "spans_by_service",
 }
 _SQLITE_INDEX = re.compile(r"USING (?:COVERING )?(?:INDEX )?(PRIMARY KEY|\w+)")
 _SQLITE_SCAN = re.compile(r"SCAN (\w+)(?! USING)")

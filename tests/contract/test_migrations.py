@@ -17,12 +17,18 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from msgtrace.errors import ConfigError, DatabaseUnusable, InvalidSetting, SchemaMismatch
+from msgtrace.model.maintenance import Level
+from msgtrace.model.trace import Operation
+from msgtrace.model.units import NS_PER_DAY
 from msgtrace.settings import Settings
+from msgtrace.storage import migrate
 from msgtrace.storage.factory import migrate_database, open_storage
 from msgtrace.storage.migrate import load_migrations
-from tests.batches import make_batch, span
+from msgtrace.storage.operations import MAX_OF_SERVICE
+from tests.batches import NOON_NS, TRACE_A, make_batch, span
 from tests.conftest import BACKENDS
-from tests.contract.reading import find
+from tests.contract.purging import purge
+from tests.contract.reading import TENANT, find
 from tests.postgres_server import execute_each, with_database
 
 
@@ -105,6 +111,109 @@ async def test_a_migration_that_fails_leaves_nothing(empty_settings: Settings) -
 
     await execute(empty_settings, "DROP TABLE span_view")
     assert await migrate_database(empty_settings) == names_of(empty_settings)
+
+
+# Data of earlier versions
+
+OLDER_SPAN = """
+INSERT INTO spans (tenant_id, trace_id, span_id, start_time_ns, end_time_ns, resource_id, scope_id,
+    kind, status_code, service_name, name)
+VALUES (0, {trace_id}, {span_id}, {start_ns}, {start_ns}, 1, 1, {kind}, 0, '{service}', '{name}')
+"""
+
+OLDER_TRACE = """
+INSERT INTO traces (tenant_id, trace_id, start_time_ns, end_time_ns, span_count, error_count,
+    input_tokens, output_tokens, cost, root_has_parent, root_start_time_ns, root_span_id,
+    root_span_name, root_service_name, services, models)
+VALUES (0, {trace_id}, {start_ns}, {start_ns}, {count}, 0, 0, 0, 0, {false}, {start_ns}, {span_id},
+    'root', 'shop', '{none}', '{none}')
+"""
+
+SPANS_OF_BEFORE = (
+    ("shop", "GET /", 2, NOON_NS),
+    ("shop", "GET /", 2, NOON_NS + NS_PER_DAY),
+    ("shop", "GET /", 3, NOON_NS),
+    ("shop", "n" * 300, 1, NOON_NS),
+    ("bank", "", 0, 0),
+)
+
+
+async def store_older(settings: Settings) -> None:
+    """A trace as the first version has stored it, in whatever schema there is."""
+
+    def as_bytes(value: bytes) -> str:
+        return f"x'{value.hex()}'" if is_sqlite(settings) else f"'\\x{value.hex()}'"
+
+    for place, (service, name, kind, start_ns) in enumerate(SPANS_OF_BEFORE):
+        values = {
+            "trace_id": as_bytes(TRACE_A),
+            "span_id": as_bytes(place.to_bytes(8, "big")),
+            "start_ns": start_ns,
+            "kind": kind,
+            "service": service,
+            "name": name,
+            "false": 0 if is_sqlite(settings) else "false",
+            "none": "[]" if is_sqlite(settings) else "{}",
+            "count": len(SPANS_OF_BEFORE),
+        }
+        await execute(settings, OLDER_SPAN.format(**values))
+        if place == 0:
+            await execute(settings, OLDER_TRACE.format(**values))
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
+async def test_the_data_of_every_earlier_version_is_there_afterwards(
+    empty_settings: Settings, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "load_migrations", lambda each: load_migrations(each)[:version])
+        assert await migrate_database(empty_settings) == names_of(empty_settings)[:version]
+    await store_older(empty_settings)
+
+    assert await migrate_database(empty_settings) == names_of(empty_settings)[version:]
+
+    async with open_storage(empty_settings) as storage:
+        [summary] = (await find(storage)).traces
+        assert summary.span_count == len(SPANS_OF_BEFORE)
+        assert await storage.list_services(TENANT) == ["bank", "shop"]
+        assert await storage.list_operations(TENANT, "bank") == [Operation(name="", span_kind=0)]
+        assert await storage.list_operations(TENANT, "shop") == [
+            Operation(name="GET /", span_kind=2),
+            Operation(name="GET /", span_kind=3),
+            Operation(name="n" * 255, span_kind=1),
+        ]
+        # Each with the day of its newest span.
+        await purge(storage, NOON_NS + NS_PER_DAY // 2)
+        assert await storage.list_operations(TENANT, "shop") == [
+            Operation(name="GET /", span_kind=2)
+        ]
+        found = {each.check: each.level for each in await storage.maintenance.examine()}
+        assert (found["indexes"], found["operations"]) == (Level.OK, Level.OK)
+
+
+async def test_the_table_of_operations_is_filled_within_its_bounds(
+    empty_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "load_migrations", lambda each: load_migrations(each)[:5])
+        await migrate_database(empty_settings)
+    many = MAX_OF_SERVICE + 500
+    numbered = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {})"
+    id_of = "CAST(printf('%08d', n) AS BLOB)" if is_sqlite(empty_settings) else "int8send(n)"
+    for service, count, day in (("shop", many, 1), ("bank", 1, 2)):
+        await execute(
+            empty_settings,
+            "INSERT INTO spans (tenant_id, trace_id, span_id, start_time_ns, end_time_ns,"
+            " resource_id, scope_id, kind, status_code, service_name, name) "
+            f"{numbered.format(count)} SELECT 0, {id_of}, {id_of}, {day * NS_PER_DAY}, 0,"
+            f" 1, 1, 1, 0, '{service}', 'name ' || n FROM n",
+        )
+
+    await migrate_database(empty_settings)
+
+    async with open_storage(empty_settings) as storage:
+        assert len(await storage.list_operations(TENANT, "shop")) == MAX_OF_SERVICE
+        assert len(await storage.list_operations(TENANT, "bank")) == 1
 
 
 # Schemas that do not fit

@@ -25,8 +25,8 @@ TABLES = {"spans", "s", "traces", "t"}
 
 FILTER_KEYS = ("attribute_filters_pkey", "sqlite_autoindex_attribute_filters_1")
 
-OF_ONE_TRACE = {"spans_identity", "spans_by_service", "traces_pkey", "resources_pkey"}
-"""Indexes along which the spans of a trace that was found are looked at."""
+OF_ONE_TRACE = {"spans_identity", "traces_pkey", "resources_pkey", "PRIMARY KEY"}
+"""Indexes along which the spans of a trace that was found, and their resources, are looked at."""
 
 
 async def filled(settings: Settings) -> list[Sample]:
@@ -113,6 +113,12 @@ async def all_problems(settings: Settings, samples: list[Sample], analyze: bool)
         wrong += await problems_of_trace(explainer, TraceId(bytes.fromhex(one.trace_id)))
         await explainer.reader.get_stats(TENANT, TraceFilter(**window))
         wrong += problems("stats", explainer.take()[0], "traces_newest")
+
+        await explainer.reader.list_services(TENANT)
+        await explainer.reader.list_operations(TENANT, one.service)
+        for plan in explainer.take():  # small enough to be read as a whole
+            wrong += [f"list of operations: reads all of {table}" for table in plan.scans & TABLES]
+            assert plan.indexes <= {"operations_pkey", "PRIMARY KEY"}
 
     return wrong
 

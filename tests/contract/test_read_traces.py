@@ -13,7 +13,7 @@ from opentelemetry.proto.common.v1.common_pb2 import EntityRef
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from msgtrace.model.span import DEFAULT_TENANT, TenantId
-from msgtrace.model.text import escape_json
+from msgtrace.model.text import MAX_LABEL_CHARS, escape_json
 from msgtrace.model.trace import TraceSummary
 from msgtrace.model.units import MAX_INT64, NS_PER_DAY
 from msgtrace.otlp.decode import decode_export_request
@@ -234,7 +234,7 @@ async def test_texts_of_10_kb_are_stored_and_found_by_their_full_text(storage: S
     assert (await find(storage, name="n" * 10_000)).total == 1
     assert (await find(storage, name="n" * 10_000, service_name=long["service"])).total == 1
     [operation] = await storage.list_operations(TENANT, long["service"])
-    assert operation.name == "n" * 10_000
+    assert operation.name == "n" * MAX_LABEL_CHARS
     [stored] = (await read_trace(storage)).spans
     assert json.loads(stored.resource.attributes)["service.name"] == long["service"]
 

@@ -16,10 +16,11 @@ from msgtrace.settings import Settings
 from msgtrace.storage.dead_letters import SqlDeadLetters
 from msgtrace.storage.filter_maker import FilterMaker
 from msgtrace.storage.postgres.check import ConnectionCheck
-from msgtrace.storage.postgres.connection import WRITE_TIMEOUT_S, Pool, open_pools
+from msgtrace.storage.postgres.connection import WRITE_TIMEOUT_S, Connection, Pool, open_pools
 from msgtrace.storage.postgres.errors import translated_write_errors
 from msgtrace.storage.postgres.maintenance import PostgresMaintenance
 from msgtrace.storage.postgres.opening import Opening
+from msgtrace.storage.postgres.operations import forget_operations_without_traces
 from msgtrace.storage.postgres.partitions import DayPartitions, was_made_meanwhile
 from msgtrace.storage.postgres.reader import DIALECT, SnapshotReader, numbered
 from msgtrace.storage.postgres.rebuild import PostgresRebuild
@@ -173,13 +174,22 @@ class PostgresStorage(SqlReader, PostgresRebuild):
     async def _delete(self, tenant_id: TenantId, trace_ids: Sequence[TraceId]) -> int:
         self._opening.require_open()
         with translated_write_errors():
-            async with self._writers.acquire() as connection, connection.transaction():
-                locked = await connection.fetch(LOCK_TRACES, tenant_id, trace_ids)
-                if not locked:
-                    return 0
-                first = min(row["start_time_ns"] for row in locked)
-                last = max(row["end_time_ns"] for row in locked)
-                found = [row["trace_id"] for row in locked]
-                await connection.execute(_DELETE_SPANS, tenant_id, found, first, last)
-                await connection.execute(_DELETE_TRACES, tenant_id, found)
-                return len(locked)
+            async with self._writers.acquire() as connection:
+                async with connection.transaction():
+                    deleted = await _delete_locked(connection, tenant_id, trace_ids)
+                if deleted:
+                    await forget_operations_without_traces(connection, tenant_id)
+                return deleted
+
+
+async def _delete_locked(
+    connection: Connection, tenant_id: TenantId, trace_ids: Sequence[TraceId]
+) -> int:
+    locked = await connection.fetch(LOCK_TRACES, tenant_id, trace_ids)
+    if locked:
+        first = min(row["start_time_ns"] for row in locked)
+        last = max(row["end_time_ns"] for row in locked)
+        found = [row["trace_id"] for row in locked]
+        await connection.execute(_DELETE_SPANS, tenant_id, found, first, last)
+        await connection.execute(_DELETE_TRACES, tenant_id, found)
+    return len(locked)

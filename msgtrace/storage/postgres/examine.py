@@ -45,7 +45,8 @@ SELECT
     ) AS creates,
     ARRAY(
         SELECT name FROM unnest(
-            ARRAY['spans', 'traces', 'resources', 'scopes', 'dead_letters', 'retention_state']
+            ARRAY['spans', 'traces', 'operations', 'resources', 'scopes', 'dead_letters',
+                'retention_state']
         ) AS name
         WHERE NOT (
             has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')

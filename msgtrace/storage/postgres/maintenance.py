@@ -19,6 +19,7 @@ from msgtrace.model.maintenance import (
 from msgtrace.model.span import TraceId
 from msgtrace.model.units import NS_PER_DAY
 from msgtrace.settings import Settings
+from msgtrace.storage.operations import examine_operations
 from msgtrace.storage.postgres.connection import PlainConnection, connect
 from msgtrace.storage.postgres.errors import translated_errors, translated_write_errors
 from msgtrace.storage.postgres.examine import examine_server
@@ -51,7 +52,7 @@ WHERE tenant_id IN (SELECT tenant_id FROM tenants) AND start_time_ns < $1
 
 _EXPIRED_IN_DEFAULT = "SELECT count(*) FROM spans_default WHERE start_time_ns < $1"
 
-_OTHER_TABLES = ("traces", "resources", "scopes", "dead_letters")
+_OTHER_TABLES = ("traces", "operations", "resources", "scopes", "dead_letters")
 
 _OTHER_BYTES = """
 SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS name
@@ -159,7 +160,8 @@ class PostgresMaintenance:
         async with self._connected() as connection:
             with translated_errors():
                 pooled = self._settings.database_writers + self._settings.database_readers
-                return await examine_server(connection, pooled)
+                found = await examine_server(connection, pooled)
+        return [*found, await examine_operations(self._read)]
 
     async def sample_drift(self, trace_count: int) -> tuple[int, list[TraceId]]:
         """See Maintenance."""

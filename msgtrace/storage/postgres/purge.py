@@ -23,6 +23,7 @@ from msgtrace.model.batch import TraceDelta, TraceKey
 from msgtrace.model.maintenance import Partition, Purged
 from msgtrace.model.span import Row
 from msgtrace.model.units import NS_PER_DAY
+from msgtrace.storage.operations import DELETE_BEFORE
 from msgtrace.storage.pace import rest_after
 from msgtrace.storage.postgres.connection import PlainConnection
 from msgtrace.storage.postgres.errors import translated_write_errors
@@ -108,6 +109,7 @@ class PostgresPurger:
             # What was written to an expired partition before it went.
             async for step in self._purge_traces(edge_ns):
                 yield step
+            await self._connection.execute(numbered(DELETE_BEFORE), edge_ns // NS_PER_DAY)
 
     async def record(self, purged: Purged, *, before_ns: int, now_ns: int) -> None:
         """See Purger."""

@@ -7,9 +7,11 @@ import time
 from msgtrace.model.batch import TraceKey
 from msgtrace.model.prices import PriceTable
 from msgtrace.model.span import TenantId, TraceId
+from msgtrace.storage.operations import DELETE_DOUBTED, DOUBT_ALL
 from msgtrace.storage.postgres.connection import Connection, Pool
 from msgtrace.storage.postgres.errors import translated_write_errors
 from msgtrace.storage.postgres.opening import Opening
+from msgtrace.storage.postgres.operations import tell_operations_of
 from msgtrace.storage.postgres.reader import numbered
 from msgtrace.storage.postgres.usage import insert_usage
 from msgtrace.storage.postgres.writer import LOCK_TRACES, array_literal
@@ -67,9 +69,15 @@ class PostgresRebuild:
 
     async def forget_rebuild_place(self) -> None:
         """See RebuildableStorage."""
-        self._opening.require_open()
-        with translated_write_errors():
-            await self._writers.execute(FORGET_PLACE)
+        await self._execute(FORGET_PLACE)
+
+    async def doubt_operations(self) -> None:
+        """See RebuildableStorage."""
+        await self._execute(DOUBT_ALL)
+
+    async def delete_doubted_operations(self) -> None:
+        """See RebuildableStorage."""
+        await self._execute(DELETE_DOUBTED)
 
     async def count_for_rebuild(self, *, is_of_all: bool) -> int:
         """See RebuildableStorage."""
@@ -77,6 +85,11 @@ class PostgresRebuild:
         with translated_write_errors():
             count: int = await self._writers.fetchval(COUNT_ALL if is_of_all else COUNT_OUTDATED)
         return count
+
+    async def _execute(self, sql: str) -> None:
+        self._opening.require_open()
+        with translated_write_errors():
+            await self._writers.execute(sql)
 
 
 async def _rebuild(
@@ -89,6 +102,8 @@ async def _rebuild(
     if not keys:
         return Rebuilt(0, None)
     tenant_id, trace_ids = keys[0][0], [trace_id for _, trace_id in keys]
+    if is_of_all:
+        await tell_operations_of(connection, tenant_id, trace_ids)
     # Held from here on: a writer that has spans of these traces and not yet committed waits, and
     # adds to the new sums what is not read below.
     locked = await connection.fetch(LOCK_TRACES, tenant_id, trace_ids)

@@ -21,8 +21,10 @@ from msgtrace.model.batch import (
     merge_traces,
 )
 from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, Row
+from msgtrace.storage.operations import ToldOperations
 from msgtrace.storage.postgres.connection import Connection, Pool
 from msgtrace.storage.postgres.errors import translated_write_errors
+from msgtrace.storage.postgres.operations import tell_operations
 from msgtrace.storage.postgres.partitions import DayPartitions
 from msgtrace.storage.postgres.usage import insert_new_usage, insert_usage, settle_usage
 from msgtrace.storage.resent import Incoming, SpanKey, first_of_each, only_new
@@ -122,6 +124,7 @@ class BatchWriter:
         self._pool = pool
         self._partitions = partitions
         self._known: set[ContentKey] = set()
+        self._told = ToldOperations()
 
     async def write(self, batches: Sequence[SpanBatch]) -> int:
         """See SpanWriter.write_spans."""
@@ -137,13 +140,16 @@ class BatchWriter:
 
     async def _copy(self, batches: Sequence[SpanBatch], traces: dict[TraceKey, TraceDelta]) -> int:
         """The fast path; raises UniqueViolationError if a span is stored already."""
+        untold = self._told.untold(batches)
         async with self._pool.acquire() as connection:
             async with connection.transaction():
                 added = await self._insert_contents(connection, batches)
+                full = await tell_operations(connection, untold)
                 await _copy_spans(connection, batches)
                 usage = [row for batch in batches for row in usage_rows(batch.spans, batch.genai)]
                 await _add_to_traces(connection, traces, usage, insert_usage)
             self._remember(added)
+            self._told.remember(untold, full)
         return sum(len(batch.spans) for batch in batches)
 
     async def _copy_new(self, incoming: Incoming, batches: Sequence[SpanBatch]) -> int:
@@ -152,6 +158,7 @@ class BatchWriter:
             try:
                 async with self._pool.acquire() as connection, connection.transaction():
                     await self._insert_contents(connection, batches)
+                    await tell_operations(connection, self._told.untold(batches))
                     keys = await _insert_new_spans(
                         connection, [row for row, _ in incoming.values()]
                     )

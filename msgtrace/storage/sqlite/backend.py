@@ -16,6 +16,7 @@ from msgtrace.model.span import Row, TenantId, TraceId
 from msgtrace.settings import Settings
 from msgtrace.storage.dead_letters import SqlDeadLetters
 from msgtrace.storage.filter_maker import FilterMaker
+from msgtrace.storage.operations import DELETE_WITHOUT_TRACES, ToldOperations
 from msgtrace.storage.protocol import StorageStatus
 from msgtrace.storage.reader import SqlReader, Statement, delete_matching
 from msgtrace.storage.sqlite.connection import (
@@ -54,6 +55,7 @@ class SqliteStorage(SqlReader, SqliteRebuild):
         self.maintenance = SqliteMaintenance(database_path(url), writer, readers.read)
         self._url = url
         self._writer = writer
+        self._told = ToldOperations()
         self._readers = readers
         self._checker = checker
 
@@ -78,7 +80,9 @@ class SqliteStorage(SqlReader, SqliteRebuild):
 
     async def write_spans(self, batches: Sequence[SpanBatch]) -> int:
         """See SpanWriter."""
-        return await self._writer.run(lambda connection: write_batches(connection, batches))
+        return await self._writer.run(
+            lambda connection: write_batches(connection, batches, self._told)
+        )
 
     async def delete_trace(self, tenant_id: TenantId, trace_id: TraceId) -> bool:
         """See StorageAdmin."""
@@ -146,4 +150,5 @@ def _delete(
             ).rowcount
             for table in ("spans", "traces")
         )
+        connection.execute(DELETE_WITHOUT_TRACES, (tenant_id, tenant_id))
         return traces

@@ -28,6 +28,7 @@ from msgtrace.model.maintenance import (
 )
 from msgtrace.model.span import Row, TraceId
 from msgtrace.storage.file_lock import lock_file
+from msgtrace.storage.operations import examine_operations
 from msgtrace.storage.pace import rest_after
 from msgtrace.storage.reader import ReadSql
 from msgtrace.storage.recompute import find_drift
@@ -44,6 +45,7 @@ from msgtrace.storage.sqlite.purge import (
     INCREMENTAL,
     give_back_step,
     list_tenants,
+    purge_operations,
     purge_step,
 )
 
@@ -166,7 +168,8 @@ class SqliteMaintenance:
 
     async def examine(self) -> list[Finding]:
         """See Maintenance."""
-        return await self._writer.run(lambda connection: examine_file(connection, self._path))
+        found = await self._writer.run(lambda connection: examine_file(connection, self._path))
+        return [*found, await examine_operations(self._read)]
 
     async def sample_drift(self, trace_count: int) -> tuple[int, list[TraceId]]:
         """See Maintenance."""
@@ -194,6 +197,7 @@ class SqlitePurger:
             step = partial(purge_step, tenant_id=tenant_id, before_ns=before_ns)
             while purged := await _step(self._writer, step):
                 yield purged
+        await self._writer.run(lambda connection: purge_operations(connection, before_ns))
 
     async def record(self, purged: Purged, *, before_ns: int, now_ns: int) -> None:
         """See Purger."""

@@ -14,6 +14,8 @@ import msgspec
 from msgtrace.model.batch import TraceKey
 from msgtrace.model.maintenance import Purged
 from msgtrace.model.span import Row, TenantId, TraceId
+from msgtrace.model.units import NS_PER_DAY
+from msgtrace.storage.operations import DELETE_BEFORE
 from msgtrace.storage.recompute import SUMMED_COLUMNS, summarize_stored, take_usage
 from msgtrace.storage.sqlite.connection import translated_write_errors, write_transaction
 from msgtrace.storage.sqlite.writer import insert_usage
@@ -83,6 +85,12 @@ def purge_step(connection: sqlite3.Connection, tenant_id: int, before_ns: int) -
                 return Purged(spans=deleted)
             return Purged(spans=deleted) + _finish(connection, rows[:1], before_ns)
         return _finish(connection, _as_many_as_fit(rows), before_ns)
+
+
+def purge_operations(connection: sqlite3.Connection, before_ns: int) -> None:
+    """Delete the operations of which all days are before `before_ns`."""
+    with translated_write_errors(), write_transaction(connection):
+        connection.execute(DELETE_BEFORE, (before_ns // NS_PER_DAY,))
 
 
 def give_back_step(connection: sqlite3.Connection, keep_share: float) -> int:

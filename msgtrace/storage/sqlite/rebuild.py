@@ -8,6 +8,7 @@ import time
 from msgtrace.model.batch import TraceKey
 from msgtrace.model.prices import PriceTable
 from msgtrace.model.span import TenantId, TraceId
+from msgtrace.storage.operations import DELETE_DOUBTED, DOUBT_ALL
 from msgtrace.storage.rebuild import (
     COUNT_ALL,
     COUNT_OUTDATED,
@@ -27,6 +28,7 @@ from msgtrace.storage.sqlite.connection import (
     translated_write_errors,
     write_transaction,
 )
+from msgtrace.storage.sqlite.operations import tell_operations_of
 from msgtrace.storage.sqlite.writer import insert_usage, json_list
 from msgtrace.storage.summary import trace_row
 
@@ -61,7 +63,15 @@ class SqliteRebuild:
 
     async def forget_rebuild_place(self) -> None:
         """See RebuildableStorage."""
-        await self._writer.run(lambda connection: connection.execute(FORGET_PLACE))
+        await self._execute(FORGET_PLACE)
+
+    async def doubt_operations(self) -> None:
+        """See RebuildableStorage."""
+        await self._execute(DOUBT_ALL)
+
+    async def delete_doubted_operations(self) -> None:
+        """See RebuildableStorage."""
+        await self._execute(DELETE_DOUBTED)
 
     async def count_for_rebuild(self, *, is_of_all: bool) -> int:
         """See RebuildableStorage."""
@@ -70,6 +80,13 @@ class SqliteRebuild:
             lambda connection: connection.execute(sql).fetchone()[0]
         )
         return count
+
+    async def _execute(self, sql: str) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            with translated_write_errors(), write_transaction(connection):
+                connection.execute(sql)
+
+        await self._writer.run(work)
 
 
 def _rebuild(
@@ -80,6 +97,8 @@ def _rebuild(
     if not keys:
         return Rebuilt(0, None)
     tenant_id, trace_ids = keys[0][0], [trace_id for _, trace_id in keys]
+    if is_of_all:
+        tell_operations_of(connection, tenant_id, trace_ids)
     members = f"IN ({', '.join('?' * len(trace_ids))})"
     spans = connection.execute(SPANS_OF.format(members=members), (tenant_id, *trace_ids)).fetchall()
     new = resummarize(spans, prices)

@@ -1,21 +1,20 @@
-"""Write batches to SQLite: one thread, one transaction a flush, many rows a statement.
-
-Many rows a statement because the interpreter's lock is released once for each: with a row a
-statement, a busy event loop would take the lock away from the writer between any two rows.
-"""
+"""Write batches to SQLite: one thread, one transaction a flush, many rows a statement."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import msgspec
 
 from msgtrace.model.batch import SpanBatch, merge_traces
 from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, Row
+from msgtrace.storage.operations import ToldOperations
 from msgtrace.storage.resent import NewSpans, SpanKey, first_of_each, only_new
+from msgtrace.storage.sqlite.chunks import chunks, insert_rows
 from msgtrace.storage.sqlite.connection import translated_write_errors, write_transaction
+from msgtrace.storage.sqlite.operations import tell_operations
 from msgtrace.storage.sqlite.usage import settle_usage
 from msgtrace.storage.summary import TRACE_COLUMNS, on_known_trace, trace_row
 from msgtrace.storage.usage import USAGE_COLUMNS, usage_rows
@@ -46,26 +45,28 @@ FROM wanted CROSS JOIN spans USING (tenant_id, trace_id, span_id, start_time_ns)
 
 _UNLESS_KNOWN = "ON CONFLICT DO NOTHING"
 
-# At 32 columns within SQLite's limit of 32,766 variables; powers of two keep the number of distinct
-# statements small.
-_CHUNK_ROWS = 512
 
-
-def write_batches(connection: sqlite3.Connection, batches: Sequence[SpanBatch]) -> int:
+def write_batches(
+    connection: sqlite3.Connection, batches: Sequence[SpanBatch], told: ToldOperations
+) -> int:
     """Store all batches in one durable transaction; return how many spans were new."""
+    untold = told.untold(batches)
     with translated_write_errors(), write_transaction(connection):
-        return _write(connection, batches)
+        full = tell_operations(connection, untold)
+        new = _write(connection, batches)
+    told.remember(untold, full)
+    return new
 
 
 def _write(connection: sqlite3.Connection, batches: Sequence[SpanBatch]) -> int:
     resources = {row[:2]: row for batch in batches for row in batch.resources.values()}
     scopes = {row[:2]: row for batch in batches for row in batch.scopes.values()}
-    _insert(connection, "resources", RESOURCE_COLUMNS, list(resources.values()), _UNLESS_KNOWN)
-    _insert(connection, "scopes", SCOPE_COLUMNS, list(scopes.values()), _UNLESS_KNOWN)
+    insert_rows(connection, "resources", RESOURCE_COLUMNS, list(resources.values()), _UNLESS_KNOWN)
+    insert_rows(connection, "scopes", SCOPE_COLUMNS, list(scopes.values()), _UNLESS_KNOWN)
     spans = list(chain.from_iterable(batch.spans for batch in batches))
     connection.execute("SAVEPOINT spans")
     try:
-        _insert(connection, "spans", SPAN_COLUMNS, spans)
+        insert_rows(connection, "spans", SPAN_COLUMNS, spans)
         traces = merge_traces(batches)
         usage = [row for batch in batches for row in usage_rows(batch.spans, batch.genai)]
     except sqlite3.IntegrityError:
@@ -74,9 +75,9 @@ def _write(connection: sqlite3.Connection, batches: Sequence[SpanBatch]) -> int:
         connection.execute("ROLLBACK TO spans")
         new = _without_known(connection, batches)
         spans, traces, usage = new.rows, new.traces, usage_rows(new.rows, new.genai)
-        _insert(connection, "spans", SPAN_COLUMNS, spans)
+        insert_rows(connection, "spans", SPAN_COLUMNS, spans)
     summaries = [trace_row(key, delta, json_list) for key, delta in traces.items()]
-    _insert(connection, "traces", TRACE_COLUMNS, summaries, _ON_KNOWN_TRACE)
+    insert_rows(connection, "traces", TRACE_COLUMNS, summaries, _ON_KNOWN_TRACE)
     insert_usage(connection, usage)
     settle_usage(connection, list(traces))
     return len(spans)
@@ -92,7 +93,7 @@ def _without_known(connection: sqlite3.Connection, batches: Sequence[SpanBatch])
 def _known_positions(connection: sqlite3.Connection, keys: list[SpanKey]) -> set[int]:
     known: set[int] = set()
     wanted = [(position, *key) for position, key in enumerate(keys)]
-    for chunk in _chunks(wanted):
+    for chunk in chunks(wanted):
         values = ", ".join(["(?, ?, ?, ?, ?)"] * len(chunk))
         (positions,) = connection.execute(
             _FIND_KNOWN.format(values), list(chain.from_iterable(chunk))
@@ -103,32 +104,7 @@ def _known_positions(connection: sqlite3.Connection, keys: list[SpanKey]) -> set
 
 def insert_usage(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """Insert rows of USAGE_COLUMNS."""
-    _insert(connection, "model_usage", USAGE_COLUMNS, rows)
-
-
-def _insert(
-    connection: sqlite3.Connection,
-    table: str,
-    columns: Sequence[str],
-    rows: Sequence[Row],
-    on_conflict: str = "",
-) -> None:
-    row_of_marks = f"({', '.join('?' * len(columns))})"
-    for chunk in _chunks(rows):
-        marks = ", ".join([row_of_marks] * len(chunk))
-        connection.execute(
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES {marks} {on_conflict}",  # noqa: S608 - constants only
-            list(chain.from_iterable(chunk)),
-        )
-
-
-def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    start, size = 0, _CHUNK_ROWS
-    while start < len(rows):
-        while size > len(rows) - start:
-            size //= 2
-        yield rows[start : start + size]
-        start += size
+    insert_rows(connection, "model_usage", USAGE_COLUMNS, rows)
 
 
 def json_list(texts: list[str]) -> str:

@@ -41,18 +41,16 @@ WHERE operations.last_day < excluded.last_day
 
 COUNT_BY_SERVICE = "SELECT tenant_id, service_name, count(*) FROM operations GROUP BY 1, 2"
 
-DELETE_BEFORE = "DELETE FROM operations WHERE last_day < ?"
-
-# Along the index of the list: the rows of deleted traces may still lie at the head of the table.
-DELETE_WITHOUT_TRACES = """
-DELETE FROM operations
-WHERE tenant_id = ? AND (SELECT max(start_time_ns) FROM traces WHERE tenant_id = ?) IS NULL
+# Which rows go. A rebuild doubts every row and then tells again what the spans say; what is still
+# in doubt at its end no span says.
+IS_BEFORE = "last_day < ?"
+IS_DOUBTED = "last_day = -1"
+# Along the index of the list: rows of deleted traces may still lie at the head of the table.
+HAS_NO_TRACES = """
+tenant_id = ? AND (SELECT max(start_time_ns) FROM traces WHERE tenant_id = ?) IS NULL
 """
 
-# A rebuild doubts every row and then tells again what the spans say; what is still in doubt at its
-# end no span says.
 DOUBT_ALL = "UPDATE operations SET last_day = -1"
-DELETE_DOUBTED = "DELETE FROM operations WHERE last_day = -1"
 
 OPERATIONS_OF = f"""
 SELECT tenant_id, service_name, substr(name, 1, {MAX_LABEL_CHARS}), kind,
@@ -177,4 +175,4 @@ async def examine_operations(read: ReadSql) -> Finding:
             f"spans of {', '.join(unlisted[:3])} are called what no list of operations says",
             "`msgtrace-admin rebuild-summaries --all`",
         )
-    return ok("operations", f"{total:,} of {len(counts):,} services")
+    return ok("operations", f"{total:,} are listed, of {len(counts):,} services")

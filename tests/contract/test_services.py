@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
+import asyncpg
 import pytest
 
 from msgtrace.errors import DataRefused
@@ -225,6 +226,23 @@ async def test_a_refused_flush_leaves_no_operations(settings: Settings) -> None:
         # Nor does the writer believe that they are stored.
         await storage.write_spans([make_batch(span("beside"))])
         assert await names(storage) == ["beside", "first"]
+
+
+@pytest.mark.postgres
+async def test_a_purge_does_not_wait_for_a_writer_of_operations(postgres_url: str) -> None:
+    """It meets their rows in another order than writers do; the two would lock each other out."""
+    old = [span(name, start_ns=midnight(-9)) for name in ("busy", "idle")]
+    async with open_storage(Settings(database_url=postgres_url)) as storage:
+        await storage.write_spans([make_batch(*old)])
+        writer = await asyncpg.connect(postgres_url)
+        async with writer.transaction():
+            await writer.execute("UPDATE operations SET last_day = 99999 WHERE name = 'busy'")
+            await asyncio.wait_for(purge(storage, midnight(-2)), 10)
+            async for _ in rebuild_summaries(storage, NO_PRICES, is_of_all=True):
+                pass
+        await writer.close()
+
+        assert await names(storage) == ["busy"]
 
 
 # Bounds

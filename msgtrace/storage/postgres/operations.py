@@ -9,7 +9,10 @@ from msgtrace.model.batch import SeenOperation
 from msgtrace.model.span import TenantId, TraceId
 from msgtrace.storage.operations import (
     COUNT_BY_SERVICE,
-    DELETE_WITHOUT_TRACES,
+    DOUBT_ALL,
+    HAS_NO_TRACES,
+    IS_BEFORE,
+    IS_DOUBTED,
     ON_KNOWN_OPERATION,
     OPERATION_COLUMNS,
     OPERATIONS_OF,
@@ -41,6 +44,20 @@ INSERT INTO operations ({_COLUMN_LIST}) SELECT * FROM {_SEEN} {ON_KNOWN_OPERATIO
 _OPERATIONS_OF = numbered(OPERATIONS_OF.format(members="= ANY(?::bytea[])"))
 
 
+def _unless_locked(change: str, condition: str) -> str:
+    """Rows that a writer holds are being told of. So nobody waits here, in whichever order."""
+    chosen = f"SELECT ctid FROM operations WHERE {condition} FOR UPDATE SKIP LOCKED"  # noqa: S608 - built from constants
+    return numbered(f"{change} WHERE ctid = ANY (ARRAY({chosen}))")
+
+
+_DELETE = "DELETE FROM operations"
+
+DELETE_BEFORE = _unless_locked(_DELETE, IS_BEFORE)
+DELETE_WITHOUT_TRACES = _unless_locked(_DELETE, HAS_NO_TRACES)
+DELETE_DOUBTED = _unless_locked(_DELETE, IS_DOUBTED)
+DOUBT_UNLOCKED = _unless_locked(DOUBT_ALL, "true")
+
+
 async def tell_operations(connection: Connection, seen: Sequence[SeenOperation]) -> set[ServiceKey]:
     """Keep what the table does not say yet; return the services that have no room for all.
 
@@ -69,11 +86,8 @@ async def tell_operations_of(
 
 
 async def forget_operations_without_traces(connection: Connection, tenant_id: TenantId) -> None:
-    """Of a tenant that has no traces any more.
-
-    Not in a transaction that holds rows of traces: writers take the two in the other order.
-    """
-    await connection.execute(numbered(DELETE_WITHOUT_TRACES), tenant_id, tenant_id)
+    """Of a tenant that has no traces any more."""
+    await connection.execute(DELETE_WITHOUT_TRACES, tenant_id, tenant_id)
 
 
 def _columns(seen: Sequence[SeenOperation]) -> list[list[object]]:

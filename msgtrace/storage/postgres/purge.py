@@ -23,10 +23,10 @@ from msgtrace.model.batch import TraceDelta, TraceKey
 from msgtrace.model.maintenance import Partition, Purged
 from msgtrace.model.span import Row
 from msgtrace.model.units import NS_PER_DAY
-from msgtrace.storage.operations import DELETE_BEFORE
 from msgtrace.storage.pace import rest_after
 from msgtrace.storage.postgres.connection import PlainConnection
 from msgtrace.storage.postgres.errors import translated_write_errors
+from msgtrace.storage.postgres.operations import DELETE_BEFORE
 from msgtrace.storage.postgres.partitions import list_day_partitions, quoted
 from msgtrace.storage.postgres.reader import numbered
 from msgtrace.storage.postgres.schema import SCHEMA_LOCK
@@ -109,7 +109,7 @@ class PostgresPurger:
             # What was written to an expired partition before it went.
             async for step in self._purge_traces(edge_ns):
                 yield step
-            await self._connection.execute(numbered(DELETE_BEFORE), edge_ns // NS_PER_DAY)
+            await self._connection.execute(DELETE_BEFORE, edge_ns // NS_PER_DAY)
 
     async def record(self, purged: Purged, *, before_ns: int, now_ns: int) -> None:
         """See Purger."""

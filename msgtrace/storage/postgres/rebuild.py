@@ -7,11 +7,14 @@ import time
 from msgtrace.model.batch import TraceKey
 from msgtrace.model.prices import PriceTable
 from msgtrace.model.span import TenantId, TraceId
-from msgtrace.storage.operations import DELETE_DOUBTED, DOUBT_ALL
 from msgtrace.storage.postgres.connection import Connection, Pool
 from msgtrace.storage.postgres.errors import translated_write_errors
 from msgtrace.storage.postgres.opening import Opening
-from msgtrace.storage.postgres.operations import tell_operations_of
+from msgtrace.storage.postgres.operations import (
+    DELETE_DOUBTED,
+    DOUBT_UNLOCKED,
+    tell_operations_of,
+)
 from msgtrace.storage.postgres.reader import numbered
 from msgtrace.storage.postgres.usage import insert_usage
 from msgtrace.storage.postgres.writer import LOCK_TRACES, array_literal
@@ -73,7 +76,7 @@ class PostgresRebuild:
 
     async def doubt_operations(self) -> None:
         """See RebuildableStorage."""
-        await self._execute(DOUBT_ALL)
+        await self._execute(DOUBT_UNLOCKED)
 
     async def delete_doubted_operations(self) -> None:
         """See RebuildableStorage."""

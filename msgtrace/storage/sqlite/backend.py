@@ -16,7 +16,7 @@ from msgtrace.model.span import Row, TenantId, TraceId
 from msgtrace.settings import Settings
 from msgtrace.storage.dead_letters import SqlDeadLetters
 from msgtrace.storage.filter_maker import FilterMaker
-from msgtrace.storage.operations import DELETE_WITHOUT_TRACES, ToldOperations
+from msgtrace.storage.operations import ToldOperations
 from msgtrace.storage.protocol import StorageStatus
 from msgtrace.storage.reader import SqlReader, Statement, delete_matching
 from msgtrace.storage.sqlite.connection import (
@@ -28,6 +28,7 @@ from msgtrace.storage.sqlite.connection import (
     write_transaction,
 )
 from msgtrace.storage.sqlite.maintenance import SqliteMaintenance
+from msgtrace.storage.sqlite.operations import DELETE_WITHOUT_TRACES
 from msgtrace.storage.sqlite.reader import DIALECT, ReaderThreads, read_snapshot
 from msgtrace.storage.sqlite.rebuild import SqliteRebuild
 from msgtrace.storage.sqlite.schema import apply_pending, require_current

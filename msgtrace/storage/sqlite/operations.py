@@ -12,6 +12,9 @@ from msgtrace.model.batch import SeenOperation
 from msgtrace.model.span import TenantId, TraceId
 from msgtrace.storage.operations import (
     COUNT_BY_SERVICE,
+    HAS_NO_TRACES,
+    IS_BEFORE,
+    IS_DOUBTED,
     ON_KNOWN_OPERATION,
     OPERATION_COLUMNS,
     OPERATIONS_OF,
@@ -28,6 +31,11 @@ SELECT json_group_array(seen.position) FILTER (WHERE known.last_day IS NULL),
     json_group_array(seen.position) FILTER (WHERE known.last_day < seen.last_day)
 FROM seen LEFT JOIN operations known USING (tenant_id, service_name, name, kind)
 """
+
+
+DELETE_BEFORE = f"DELETE FROM operations WHERE {IS_BEFORE}"  # noqa: S608 - built from constants
+DELETE_WITHOUT_TRACES = f"DELETE FROM operations WHERE {HAS_NO_TRACES}"  # noqa: S608 - built from constants
+DELETE_DOUBTED = f"DELETE FROM operations WHERE {IS_DOUBTED}"  # noqa: S608 - built from constants
 
 
 def tell_operations(

@@ -15,9 +15,9 @@ from msgtrace.model.batch import TraceKey
 from msgtrace.model.maintenance import Purged
 from msgtrace.model.span import Row, TenantId, TraceId
 from msgtrace.model.units import NS_PER_DAY
-from msgtrace.storage.operations import DELETE_BEFORE
 from msgtrace.storage.recompute import SUMMED_COLUMNS, summarize_stored, take_usage
 from msgtrace.storage.sqlite.connection import translated_write_errors, write_transaction
+from msgtrace.storage.sqlite.operations import DELETE_BEFORE
 from msgtrace.storage.sqlite.writer import insert_usage
 from msgtrace.storage.summary import TRACE_COLUMNS, trace_row
 from msgtrace.storage.usage import KEPT_USAGE, by_trace

@@ -8,7 +8,7 @@ import time
 from msgtrace.model.batch import TraceKey
 from msgtrace.model.prices import PriceTable
 from msgtrace.model.span import TenantId, TraceId
-from msgtrace.storage.operations import DELETE_DOUBTED, DOUBT_ALL
+from msgtrace.storage.operations import DOUBT_ALL
 from msgtrace.storage.rebuild import (
     COUNT_ALL,
     COUNT_OUTDATED,
@@ -28,7 +28,7 @@ from msgtrace.storage.sqlite.connection import (
     translated_write_errors,
     write_transaction,
 )
-from msgtrace.storage.sqlite.operations import tell_operations_of
+from msgtrace.storage.sqlite.operations import DELETE_DOUBTED, tell_operations_of
 from msgtrace.storage.sqlite.writer import insert_usage, json_list
 from msgtrace.storage.summary import trace_row
 

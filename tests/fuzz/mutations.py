@@ -36,6 +36,13 @@ def mutate(chance: random.Random, body: bytes, corpus: Sequence[bytes]) -> bytes
     return bytes(damaged[:MAX_BYTES])
 
 
+def damage(chance: random.Random, body: bytes, corpus: Sequence[bytes]) -> bytes:
+    """`body` after one change."""
+    damaged = bytearray(body)
+    chance.choice(_MUTATIONS)(chance, damaged, corpus)
+    return bytes(damaged)
+
+
 def _flip_bit(chance: random.Random, body: bytearray, _: Sequence[bytes]) -> None:
     if body:
         body[chance.randrange(len(body))] ^= 1 << chance.randrange(8)

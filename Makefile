@@ -18,7 +18,7 @@ PROTOS := $(sort $(shell find protos -name '*.proto' 2>/dev/null))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint types fmt check bench torture protos docs site lock audit rehearse sbom build clean
+.PHONY: help setup run test lint types fmt check bench torture fuzz protos docs site lock audit rehearse sbom build clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench: $(VENV)/.installed-test $(VENV)/.tried-native ## Measure ingest beside th
 
 torture: $(VENV)/.installed-test ## Break both databases under load, ARGS="--minutes 30 --seed 1"
 	@$(BIN)/python -m tests.faults.torture $(ARGS)
+
+fuzz: $(VENV)/.installed-test $(VENV)/.tried-native ## Damage requests and compare the decoders, ARGS="--minutes 10 --seed 1"
+	@$(BIN)/python -m tests.fuzz.long $(ARGS)
 
 protos: $(VENV)/.installed-dev ## Compile protos/ into the package
 	@for proto in $(PROTOS); do $(PROTOC) --python_out=. --pyi_out=. $$proto || exit 1; done

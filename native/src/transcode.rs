@@ -362,7 +362,8 @@ impl<'a> Reader<'a> {
             };
         }
         let text = self.any_number()?;
-        if !is_json_number(text) {
+        // Python reads a whole number first, and so no negative zero.
+        if !is_json_number(text) || text == "-0" {
             return None;
         }
         text.parse().ok().filter(|number: &f64| number.is_finite())

@@ -1,9 +1,13 @@
-"""What must hold of every batch, whatever was decoded."""
+"""What may become of a request, and what must hold of every batch."""
 
 from __future__ import annotations
 
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.units import MAX_INT64
+
+TAKEN, REFUSED = "taken", "refused"
+NATIVELY, DECLINED = "taken natively", "declined"
+"""What may become of an input; the latter two of one that both decoders take."""
 
 
 def check_batch(batch: SpanBatch) -> None:

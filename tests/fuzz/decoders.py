@@ -11,13 +11,13 @@ from msgtrace.model.batch import SpanBatch
 from msgtrace.otlp import native
 from msgtrace.otlp.decode import decode_export_request
 from msgtrace.otlp.json import decode_export_json
-from tests.fuzz.batches import check_batch
+from tests.fuzz.batches import DECLINED, NATIVELY, REFUSED, check_batch
 
 Decode = Callable[[bytes], SpanBatch]
 
 
 def compare_protobuf(body: bytes) -> str:
-    """`natively`, `declined` or `refused`: what became of it. Raises AssertionError."""
+    """What became of it. Raises AssertionError if that depends on the decoder."""
     return _compare(decode_export_request, native.decode_natively, body)
 
 
@@ -31,7 +31,7 @@ def _compare(python: Decode, natively: Decode, body: bytes) -> str:
     found, is_native = _outcome(natively, body)
     differing = [name for name in expected.keys() | found.keys() if _differ(name, expected, found)]
     assert not differing, f"the decoders differ in {sorted(differing)}"
-    return "refused" if "refusal" in expected else "natively" if is_native else "declined"
+    return REFUSED if "refusal" in expected else NATIVELY if is_native else DECLINED
 
 
 def _differ(name: str, one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from tests.fuzz.mutations import MAX_BYTES, damage
 from tests.fuzz.odd_values import DEPTHS, DOUBLES, IDS, INTEGERS, KEYS, TEXTS
 
-TOKEN = re.compile(
-    rb'"(?:[^"\\]|\\.)*+"|[ \t\r\n]++|[{}\[\],:]|[^\s{}\[\],:"]++|.', re.DOTALL
-)
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[ \t\r\n]++|[{}\[\],:]|[^\s{}\[\],:"]++|.', re.DOTALL)
 
 SPACES = [b" ", b"\t", b"\r\n", b"  \n ", b"\x0c", b"\x0b", b"\xc2\xa0", b"\xef\xbb\xbf", b"//\n"]
 
@@ -49,18 +47,49 @@ def _text(content: bytes) -> bytes:
     return b'"' + content.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
+_JUST_NUMBERS = [str(number).encode() for number in INTEGERS]
+_SMALL_NUMBERS = [str(number).encode() for number in INTEGERS if abs(number) <= 2**32]
+_JUST_DOUBLES = [repr(number).encode() for number in DOUBLES]
+_JUST_TEXTS = [_text(text) for text in TEXTS if b"\n" not in text]
+_JUST_IDS = [
+    _text(form) for each in IDS for form in (each.hex().encode(), each.hex().upper().encode())
+]
+_JUST_BYTES = [
+    _text(text) for text in b"+/+/ -_-_ YQ== YQ= YQ YR== Y Y=== =YQ YQ==YQ== Y*== YWI= YWJj".split()
+] + [b'""', b'"Y Q"']
+
+_FITTING = {
+    b"Id": _JUST_IDS,
+    b"Nano": _JUST_NUMBERS + [_text(number) for number in _JUST_NUMBERS],
+    b"intValue": _JUST_NUMBERS + [_text(number) for number in _JUST_NUMBERS],
+    b"Count": _SMALL_NUMBERS,
+    b"flags": _SMALL_NUMBERS,
+    b"kind": _SMALL_NUMBERS,
+    b"code": _SMALL_NUMBERS,
+    b"doubleValue": _JUST_NUMBERS + _JUST_DOUBLES + [_text(number) for number in _JUST_DOUBLES],
+    b"boolValue": [b"true", b"false"],
+    b"bytesValue": _JUST_BYTES,
+    b"key": [_text(key) for key in KEYS],
+    b"stringValue": _JUST_TEXTS,
+    b"name": _JUST_TEXTS,
+    b"message": _JUST_TEXTS,
+    b"State": _JUST_TEXTS,
+    b"Url": _JUST_TEXTS,
+}
+"""By the end of a field's name: values that it may have, in type or nearly."""
+
 ODD_VALUES = [
-    *(b"null true false {} [] [{}] [null] [[]] {\"values\":[]} {\"x\":1} nul tru NaN Infinity".split()),
-    *(str(number).encode() for number in INTEGERS),
-    *(_text(str(number).encode()) for number in INTEGERS),
-    *(repr(number).encode() for number in DOUBLES),
-    *(_text(repr(number).encode()) for number in DOUBLES),
-    *(b"-0 -0.0 1e2 1E+2 1e-2 10e-1 1.50 1. .5 01 +1 - 1e400 -1e400 1e-400 0x10 1_000 0e99999".split()),
-    *(_text(form) for form in b"-0 -00 +1 1e2 1.0 10e-1 0x10 1_0 NaN Infinity -Infinity inf".split()),
-    *(b'" 1"', b'"1 "', b'"- 1"', b'""', b'"."', '"١٢"'.encode(), '"１"'.encode(), b'"\\u0031"'),
-    *(_text(text) for text in TEXTS if b"\n" not in text),
-    *(_text(each.hex().encode()) for each in IDS),
-    *(_text(text) for text in b"+/+/ -_-_ YQ== YQ= YQ YR== Y Y=== =YQ YQ==YQ== YQ\x20== Y*== YWI= YWJj".split(b" ")),
+    *b'null true false {} [] [{}] [null] [[]] {"values":[]} {"x":1} nul tru NaN Infinity'.split(),
+    *_JUST_NUMBERS,
+    *map(_text, _JUST_NUMBERS),
+    *_JUST_DOUBLES,
+    *map(_text, _JUST_DOUBLES),
+    *b"-0 -0.0 1e2 1E+2 1e-2 10e-1 1.50 1. .5 01 +1 - 1e400 1e-400 0x10 1_000 0e99999".split(),
+    *map(_text, b"-0 -00 +1 1e2 1.0 10e-1 0x10 1_0 NaN Infinity -Infinity inf . 1_".split()),
+    *(b'" 1"', b'"1 "', b'"- 1"', b'""', '"\u0661"'.encode(), '"\uff11"'.encode(), b'"\\u0031"'),
+    *_JUST_TEXTS,
+    *_JUST_IDS,
+    *_JUST_BYTES,
 ]
 
 
@@ -115,6 +144,13 @@ def _end_of_value(tokens: Sequence[bytes], start: int) -> int:
 
 def _odd_value(chance: random.Random, tokens: list[bytes], member: Member) -> None:
     tokens[member.value : member.end] = [chance.choice(ODD_VALUES)]
+
+
+def _fitting_value(chance: random.Random, tokens: list[bytes], member: Member) -> None:
+    name = tokens[member.name].strip(b'"')
+    fitting = next((each for end, each in _FITTING.items() if name.endswith(end)), None)
+    if fitting is not None:
+        tokens[member.value : member.end] = [chance.choice(fitting)]
 
 
 def _other_form(chance: random.Random, tokens: list[bytes], member: Member) -> None:
@@ -252,12 +288,11 @@ def _attribute(chance: random.Random, tokens: list[bytes], member: Member) -> No
 
 def any_value(chance: random.Random) -> bytes:
     """An AnyValue, mostly a good one."""
-    name = chance.choice(
-        b"stringValue intValue doubleValue boolValue bytesValue stringValueStrindex".split()
-    )
     if chance.random() < 0.15:
         return nested(chance.choice(DEPTHS), chance)
-    return b'{"' + name + b'":' + chance.choice(ODD_VALUES) + b"}"
+    name = chance.choice(b"stringValue intValue doubleValue boolValue bytesValue".split())
+    value = chance.choice(_FITTING[name] if chance.random() < 0.8 else ODD_VALUES)
+    return b'{"' + name + b'":' + value + b"}"
 
 
 def nested(depth: int, chance: random.Random) -> bytes:
@@ -273,8 +308,9 @@ def nested(depth: int, chance: random.Random) -> bytes:
 
 
 _MEMBER_CHANGES: list[Callable[[random.Random, list[bytes], Member], None]] = [
-    *[_odd_value] * 6,
-    *[_other_form] * 8,
+    *[_odd_value] * 2,
+    *[_fitting_value] * 8,
+    *[_other_form] * 6,
     _other_name,
     *[_come_twice] * 2,
     _leave_out,
@@ -282,7 +318,7 @@ _MEMBER_CHANGES: list[Callable[[random.Random, list[bytes], Member], None]] = [
     _wrap,
     _repeat_element,
     _attribute_value,
-    *[_attribute] * 2,
+    *[_attribute] * 3,
 ]
 
 

@@ -9,7 +9,12 @@ from msgtrace.model.span import SPAN_ID_BYTES, TRACE_ID_BYTES
 
 INTEGERS = [
     *(0, 1, 2, 3, 127, 128, 200),
-    *(sign * 2**bits + more for bits in (31, 32, 53, 63, 64) for sign in (1, -1) for more in (-1, 0, 1)),
+    *(
+        sign * 2**bits + more
+        for bits in (31, 32, 53, 63, 64)
+        for sign in (1, -1)
+        for more in (-1, 0, 1)
+    ),
     10**18,
     10**30,
     10**400,
@@ -35,7 +40,7 @@ TEXTS = [
     "␀0␀␀".encode(),
     b"\0",
     b"a\0b",
-    b"\x01\x08\x09\x0a\x0c\x0d\x1f\x7f\"\\/",
+    b'\x01\x08\x09\x0a\x0c\x0d\x1f\x7f"\\/',
     b"\xff",
     b"\xc0\x80",  # overlong
     b"\xed\xa0\x80",  # a surrogate
@@ -64,5 +69,29 @@ IDS = [
     *(b"\x01" * size for size in (0, 1, 7, 9, 15, 17, 32)),
 ]
 
-DEPTHS = [1, 2, 14, 15, 16, 17, 24, 25, 31, 32, 33, 48, 49, 50, 51, 63, 64, 65, 98, 99, 100, 101, 200]
+DEPTHS = [
+    1,
+    2,
+    14,
+    15,
+    16,
+    17,
+    24,
+    25,
+    31,
+    32,
+    33,
+    48,
+    49,
+    50,
+    51,
+    63,
+    64,
+    65,
+    98,
+    99,
+    100,
+    101,
+    200,
+]
 """Of values in one another: around the limits of both decoders, of protobuf and of JSON."""

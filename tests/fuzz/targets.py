@@ -31,7 +31,7 @@ from msgtrace.receivers.other_signals import SIGNALS, discard, discard_json
 from msgtrace.settings import NATIVE_PACKAGE
 from tests.conformance.data_cases import CASES
 from tests.conformance.json_encoder import to_json
-from tests.fuzz.batches import check_batch
+from tests.fuzz.batches import REFUSED, TAKEN, check_batch
 from tests.fuzz.exports import normalize
 from tests.fuzz.json_mutations import mutate_json
 from tests.fuzz.mutations import mutate
@@ -63,20 +63,22 @@ Mutate = Callable[[random.Random, bytes, Sequence[bytes]], bytes]
 class Target:
     """run: takes bytes, and may say what became of them. corpus: bytes that it likes.
 
-    mutate: changes such bytes.
+    mutate: changes such bytes. encode: makes them of a request, if they are one.
     """
 
     run: Run
     corpus: Sequence[bytes]
     mutate: Mutate = mutate
+    encode: Callable[[ExportTraceServiceRequest], bytes] | None = None
 
     def try_out(self, body: bytes) -> str:
         """Run, where a refusal is as good as a success; which it was. Raises what is a fault."""
         try:
-            return self.run(body) or "taken"
+            return self.run(body) or TAKEN
         except RequestError as refusal:
-            assert 0 < len(str(refusal)) < MAX_PROBLEM_CHARS
-            return "refused"
+            problem = str(refusal)
+        assert 0 < len(problem) < MAX_PROBLEM_CHARS
+        return REFUSED
 
 
 def _protobuf(body: bytes) -> None:
@@ -138,15 +140,26 @@ _TRACE_ID = bytes(range(1, 17))
 
 _REQUESTS = [
     *(made for made in _captured() if made.ByteSize() < MAX_KNOWN_BYTES),
-    *(made for case in CASES.values() if (made := case.send(_TRACE_ID)).ByteSize() < MAX_KNOWN_BYTES),
+    *(
+        made
+        for case in CASES.values()
+        if (made := case.send(_TRACE_ID)).ByteSize() < MAX_KNOWN_BYTES
+    ),
 ]
-_BINARY = [request.SerializeToString() for request in _REQUESTS]
+
+
+def _to_binary(request: ExportTraceServiceRequest) -> bytes:
+    body: bytes = request.SerializeToString()
+    return body
+
+
+_BINARY = [_to_binary(request) for request in _REQUESTS]
 _TEXT = [to_json(request) for request in _REQUESTS]
 _SMALL = sorted(_BINARY, key=len)[:8]
 
 TARGETS: dict[str, Target] = {
-    "protobuf": Target(run=_protobuf, corpus=_BINARY, mutate=mutate_request),
-    "json": Target(run=_json, corpus=_TEXT, mutate=mutate_json),
+    "protobuf": Target(run=_protobuf, corpus=_BINARY, mutate=mutate_request, encode=_to_binary),
+    "json": Target(run=_json, corpus=_TEXT, mutate=mutate_json, encode=to_json),
     "gzip": Target(run=_inflate("gzip"), corpus=[gzip.compress(each) * 2 for each in _SMALL]),
     "deflate": Target(run=_inflate("deflate"), corpus=[zlib.compress(each) for each in _SMALL]),
     "zstd": Target(run=_inflate("zstd"), corpus=[zstd.compress(each) * 2 for each in _SMALL]),
@@ -181,9 +194,9 @@ if HAS_NATIVE:
     decoders = importlib.import_module("tests.fuzz.decoders")
     TARGETS |= {
         "protobuf by both decoders": Target(
-            run=decoders.compare_protobuf, corpus=_BINARY, mutate=mutate_request
+            run=decoders.compare_protobuf, corpus=_BINARY, mutate=mutate_request, encode=_to_binary
         ),
         "json by both decoders": Target(
-            run=decoders.compare_json, corpus=_TEXT, mutate=mutate_json
+            run=decoders.compare_json, corpus=_TEXT, mutate=mutate_json, encode=to_json
         ),
     }

@@ -79,7 +79,8 @@ def test_a_start_says_which_decoder_it_took(tmp_path: Path, wanted: str, taken: 
 
 
 def test_the_table_of_settings_says_which_one_it_will_be() -> None:
-    rows = json.loads(run_to_end("settings", "--json").stdout)
+    shown = run_to_end("settings", "--json", environment={"MSGTRACE_DECODER": "auto"}).stdout
+    rows = json.loads(shown)
 
     [row] = [row for row in rows if row["variable"] == "MSGTRACE_DECODER"]
     assert row["value"] == f"auto ({FOUND})"

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import tomllib
-from pathlib import Path
 
 import pytest
 
-NATIVE = Path(__file__).parents[2] / "native"
+from tests.native.cargo import NATIVE, cargo, has_packages
 
 ROW = re.compile(r"^\| ([\w-]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 
 OURS = "msgtrace-native"
-
-# A refusing registry must not hold up the tests.
-BRIEFLY = {"CARGO_NET_RETRY": "1", "CARGO_HTTP_TIMEOUT": "10"}
 
 
 def documented() -> dict[str, tuple[str, str]]:
@@ -28,25 +22,14 @@ def documented() -> dict[str, tuple[str, str]]:
     return {name: (licence, why) for name, licence, why in rows if name != "crate"}
 
 
-def cargo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["cargo", *arguments, "--locked", "--manifest-path", str(NATIVE / "Cargo.toml")],
-        env=os.environ | BRIEFLY,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def metadata() -> dict[str, str]:
     """The licence of each crate, as it says itself."""
     if shutil.which("cargo") is None:
         pytest.skip("there is no cargo to ask the crates for their licences")
-    told = cargo("metadata", "--format-version", "1")
-    if told.returncode != 0 and "failed to download" in told.stderr:
+    if not has_packages():
         pytest.skip("cargo cannot have the crates whose licences are asked for")
+    told = cargo("metadata", "--format-version", "1")
     assert told.returncode == 0, told.stderr
     return {each["name"]: each["license"] for each in json.loads(told.stdout)["packages"]}
 

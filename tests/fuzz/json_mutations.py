@@ -13,7 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.fuzz.mutations import MAX_BYTES, damage
-from tests.fuzz.odd_values import DEPTHS, DOUBLES, IDS, INTEGERS, KEYS, TEXTS
+from tests.fuzz.odd_values import (
+    DEPTHS,
+    DOUBLES,
+    IDS,
+    INTEGERS,
+    KEYS,
+    LONG_TEXT,
+    LONG_TEXTS,
+    TEXTS,
+)
 
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[ \t\r\n]++|[{}\[\],:]|[^\s{}\[\],:"]++|.', re.DOTALL)
 
@@ -290,6 +299,8 @@ def any_value(chance: random.Random) -> bytes:
     """An AnyValue, mostly a good one."""
     if chance.random() < 0.15:
         return nested(chance.choice(DEPTHS), chance)
+    if chance.random() < 10 * LONG_TEXTS:
+        return b'{"stringValue":"' + LONG_TEXT + b'"}'
     name = chance.choice(b"stringValue intValue doubleValue boolValue bytesValue".split())
     value = chance.choice(_FITTING[name] if chance.random() < 0.8 else ODD_VALUES)
     return b'{"' + name + b'":' + value + b"}"

@@ -25,7 +25,7 @@ INTERESTING = [
     b"\x28\xb5\x2f\xfd",
 ]
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 21
 
 
 def mutate(chance: random.Random, body: bytes, corpus: Sequence[bytes]) -> bytes:

@@ -53,6 +53,12 @@ TEXTS = [
     "␀".encode() * 300,
 ]
 
+LONG_TEXT = b"long \xc3\xa9 " * 140_000
+"""Makes of a request one that is decoded in place, where msgtrace does so."""
+
+LONG_TEXTS = 0.002
+"""How often a text is that one."""
+
 KEYS = [
     *sorted(name.encode() for names in ALIASES.values() for name in names),
     b"service.name",

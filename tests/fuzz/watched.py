@@ -24,7 +24,7 @@ from tests.fuzz.mutations import MAX_BYTES
 from tests.fuzz.targets import Target
 
 SLOW_S = 2.0
-"""CPU time that an input of at most a mebibyte may take."""
+"""CPU time that an input of at most two mebibytes may take."""
 
 HANG_S = 60.0
 """After so long on one input the process is ended."""

@@ -16,7 +16,16 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValueList
 
 from tests.fuzz.mutations import MAX_BYTES, damage
-from tests.fuzz.odd_values import DEPTHS, DOUBLES, IDS, INTEGERS, KEYS, TEXTS
+from tests.fuzz.odd_values import (
+    DEPTHS,
+    DOUBLES,
+    IDS,
+    INTEGERS,
+    KEYS,
+    LONG_TEXT,
+    LONG_TEXTS,
+    TEXTS,
+)
 
 VARINT, FIXED64, SIZED, GROUP_START, GROUP_END, FIXED32 = range(6)
 
@@ -278,7 +287,7 @@ def _content_for(chance: random.Random, wire_type: int) -> bytes:
         case 1:
             return _fixed64(chance)
         case 2:
-            return chance.choice([*TEXTS, *IDS])
+            return LONG_TEXT if chance.random() < LONG_TEXTS else chance.choice([*TEXTS, *IDS])
         case 5:
             return struct.pack("<I", chance.choice(INTEGERS) % 2**32)
     return b""

@@ -13,12 +13,14 @@ JOBS ?= 3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
 UV := $(BIN)/uv --quiet --no-config
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+CRATE := --manifest-path native/Cargo.toml
+FETCH := CARGO_NET_RETRY=1 CARGO_HTTP_TIMEOUT=10 timeout 60 cargo fetch $(CRATE) --locked --quiet
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iprotos
 PROTOS := $(sort $(shell find protos -name '*.proto' 2>/dev/null))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint types fmt check bench torture protos docs site lock audit rehearse sbom build clean
+.PHONY: help setup run test lint types fmt check bench torture fuzz protos docs site lock audit rehearse sbom build clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +44,14 @@ lint: $(VENV)/.installed-dev ## Check style, import directions and generated cod
 	(cd $$scratch && find . -type f) | while read -r file; do \
 		cmp -s $$scratch/$$file $$file || { echo "$$file is stale: run make protos" >&2; exit 1; }; \
 	done
+	@if ! cargo clippy --version >/dev/null 2>&1; then \
+		echo "native/ is not linted: there is no cargo clippy."; \
+	elif ! $(FETCH) 2>/dev/null; then \
+		echo "native/ is not linted: cargo cannot have its packages."; \
+	else \
+		cargo clippy $(CRATE) --locked --quiet --all-targets -- --deny warnings && \
+		cargo fmt $(CRATE) --check; \
+	fi
 
 types: $(VENV)/.installed-dev ## Check types
 	@$(BIN)/mypy
@@ -58,6 +68,9 @@ bench: $(VENV)/.installed-test $(VENV)/.tried-native ## Measure ingest beside th
 torture: $(VENV)/.installed-test ## Break both databases under load, ARGS="--minutes 30 --seed 1"
 	@$(BIN)/python -m tests.faults.torture $(ARGS)
 
+fuzz: $(VENV)/.installed-test $(VENV)/.tried-native ## Damage requests and compare the decoders, ARGS="--minutes 10 --seed 1"
+	@$(BIN)/python -m tests.fuzz.long $(ARGS)
+
 protos: $(VENV)/.installed-dev ## Compile protos/ into the package
 	@for proto in $(PROTOS); do $(PROTOC) --python_out=. --pyi_out=. $$proto || exit 1; done
 
@@ -70,9 +83,11 @@ docs: $(VENV)/.installed-test ## Render the settings, metrics and command line i
 site: $(VENV)/.installed-test ## Make a site of docs/ in build/site; a broken link is an error
 	@$(BIN)/zensical build --strict
 
-audit: $(VENV)/.installed-test ## Ask the index's advisories about what the image installs
+audit: $(VENV)/.installed-test ## Ask for advisories on what the image installs, and on the native decoder where cargo-deny is
 	@$(UV) tool run --from 'pip-audit>=2.10,<3' pip-audit --strict --disable-pip --require-hashes \
 		--requirement deploy/lock/runtime.txt
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny $(CRATE) check; \
+	else echo "The crates of the native decoder are not asked about: there is no cargo deny."; fi
 
 lock: $(VENV)/.installed-test ## Pin what the image installs; ARGS=--upgrade takes newer releases
 	@$(UV) pip compile pyproject.toml $(LOCK) --output-file deploy/lock/runtime.txt $(ARGS)

@@ -44,6 +44,12 @@ def clean_environment(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
 
 
+@pytest.fixture
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even that of the decoder, for tests of what holds where nothing is set."""
+    monkeypatch.delenv("MSGTRACE_DECODER", raising=False)
+
+
 @pytest.fixture(scope="session")
 def postgres_admin_url() -> Iterator[str]:
     """A database on a running server, from which others are made."""

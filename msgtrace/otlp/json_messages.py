@@ -18,6 +18,9 @@ UINT32 = range(2**32)
 INT64 = range(-(2**63), 2**63)
 UINT64 = range(2**64)
 
+MAX_DIGITS = 25
+"""Integers of as many digits are out of every range."""
+
 _NOT_HEX = b"?"
 """Stands for an id that is not hex: no id has one byte, so the span is rejected for its length."""
 
@@ -236,7 +239,7 @@ def _parse_integer(given: Any) -> int:
     if isinstance(given, int):
         return given
     try:
-        if isinstance(given, str) and given.lstrip("-").isdecimal() and len(given) < 25:
+        if isinstance(given, str) and _is_short_decimal(given):
             return int(given)
         number = float(given)
     except ValueError:
@@ -244,6 +247,11 @@ def _parse_integer(given: Any) -> int:
     if not number.is_integer():
         raise ValueError("not an integer")
     return int(number)
+
+
+def _is_short_decimal(text: str) -> bool:
+    """Whether it is exact as an int, and no long work; leading zeros do not count."""
+    return text.lstrip("-").isdecimal() and len(text.lstrip("-0")) < MAX_DIGITS
 
 
 UNSET_STATUS = Status()

@@ -9,6 +9,9 @@ use crate::wire::Maybe;
 /// Deeper messages go to the other decoder.
 const MAX_DEPTH: u32 = 64;
 
+/// Integers in longer texts, with zeros in front of them or out of range, go to the other decoder.
+const MAX_DIGITS: usize = 24;
+
 /// What a field holds, and how JSON writes it.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -330,7 +333,7 @@ impl<'a> Reader<'a> {
             return self.number()?.parse().ok();
         }
         let text = self.plain_string()?;
-        is_decimal(text).then(|| text.parse().ok())?
+        (is_decimal(text) && text.len() <= MAX_DIGITS).then(|| text.parse().ok())?
     }
 
     /// The text of a whole number.
@@ -359,7 +362,8 @@ impl<'a> Reader<'a> {
             };
         }
         let text = self.any_number()?;
-        if !is_json_number(text) {
+        // Python reads a whole number first, and so no negative zero.
+        if !is_json_number(text) || text == "-0" {
             return None;
         }
         text.parse().ok().filter(|number: &f64| number.is_finite())

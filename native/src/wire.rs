@@ -84,13 +84,13 @@ impl<'a> Fields<'a> {
         if self.rest.is_empty() {
             return Some(None);
         }
-        let tag = u32::try_from(self.varint()?).ok()?;
+        let tag = self.short_varint()?;
         let value = match tag & 7 {
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(u64::from_le_bytes(self.take(8)?.try_into().ok()?)),
             2 => {
-                let length = usize::try_from(self.varint()?).ok()?;
-                Value::Bytes(self.take(length)?)
+                let length = self.short_varint()?;
+                Value::Bytes(self.take(usize::try_from(length).ok()?)?)
             }
             5 => Value::Fixed32(u32::from_le_bytes(self.take(4)?.try_into().ok()?)),
             _ => return None,
@@ -116,6 +116,17 @@ impl<'a> Fields<'a> {
             return Some(u64::from(first));
         }
         self.long_varint()
+    }
+
+    /// A tag or a length, to which protobuf grants five bytes, however small the number in them.
+    #[inline]
+    fn short_varint(&mut self) -> Maybe<u32> {
+        let before = self.rest.len();
+        let number = self.varint()?;
+        if before - self.rest.len() > 5 {
+            return None;
+        }
+        u32::try_from(number).ok()
     }
 
     fn long_varint(&mut self) -> Maybe<u64> {
@@ -157,6 +168,8 @@ mod tests {
             &[12],
             &[2, 0],
             &[8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+            &[0x88, 0x80, 0x80, 0x80, 0x80, 0, 1],
+            &[10, 0x81, 0x80, 0x80, 0x80, 0x80, 0, 1],
         ] {
             assert!(Fields::of(message).next().is_none(), "{message:?}");
         }

@@ -1,9 +1,8 @@
-"""Fixtures for the commands: a clean environment, a canned query service, a runner."""
+"""Fixtures for the commands: a canned query service, a runner."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,12 +12,6 @@ from msgtrace.cli.main import main
 from tests.cli.canned import CannedServer, canned_server
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("MSGTRACE_")]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)

@@ -62,6 +62,7 @@ def make_migrate(monkeypatch: pytest.MonkeyPatch, outcome: list[str] | Exception
     monkeypatch.setattr(admin, "migrate_database", migrate)
 
 
+@pytest.mark.usefixtures("no_variables")
 def test_status_shows_the_database_and_never_migrates(storage: FakeStorage) -> None:
     result = CliRunner().invoke(admin.main, ["status", "--database-url", STATUS.url])
 

@@ -43,6 +43,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> FakeService:
     return fake
 
 
+@pytest.mark.usefixtures("no_variables")
 @pytest.mark.parametrize("command", RUNNERS)
 def test_a_service_runs_with_the_settings_of_its_flags(
     service: FakeService, run: Run, command: str

@@ -12,7 +12,7 @@ from tests.conformance.collectors import GIVEN, IS_GIVEN, Collector, needs_own_c
 from tests.conformance.wires import WIRES, Wire
 from tests.conftest import BACKENDS
 from tests.end_to_end.conftest import pytest_runtest_makereport  # noqa: F401 - the hook, here too
-from tests.end_to_end.processes import running
+from tests.end_to_end.processes import NO_SPILL, running
 from tests.postgres_server import cloned_database
 
 HERE = Path(__file__).parent
@@ -44,7 +44,10 @@ def collector(
     else:
         admin_url = request.getfixturevalue("postgres_admin_url")
         template = request.getfixturevalue("postgres_template")
-        with cloned_database(admin_url, template) as url, running("start", url) as process:
+        with (
+            cloned_database(admin_url, template) as url,
+            running("start", url, environment=NO_SPILL) as process,
+        ):
             yield Collector.of(process)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BACKENDS
-from tests.end_to_end.processes import STARTED, RunningProcess, running
+from tests.end_to_end.processes import NO_SPILL, STARTED, RunningProcess, running
 from tests.postgres_server import cloned_database
 
 HERE = Path(__file__).parent
@@ -64,5 +64,5 @@ def shared_database_url(
 @pytest.fixture(scope="module")
 def service(shared_database_url: str) -> Iterator[RunningProcess]:
     """`msgtrace start` on each database. Tests share it: each uses traces of its own."""
-    with running("start", shared_database_url) as process:
+    with running("start", shared_database_url, environment=NO_SPILL) as process:
         yield process

@@ -28,6 +28,14 @@ STOP_TIMEOUT_S = 20.0
 COMMAND_TIMEOUT_S = 20.0
 
 _FOREIGN = ("MSGTRACE_", "OTEL_")
+_OF_THE_RUN = "MSGTRACE_DECODER"
+"""No variable reaches the programs but this one, with which the tests themselves are run."""
+
+NO_SPILL = {"MSGTRACE_SPILL_DIR": "off"}
+"""For tests that read at once what they have sent.
+
+Where the machine is so busy that a commit takes seconds, it would wait in the spill.
+"""
 
 STARTED: list[RunningProcess] = []
 """The services of the running test and of its fixtures, for the report of a failure."""
@@ -248,7 +256,11 @@ def run_to_end(
 
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """The environment of the tests without anybody's settings, and `extra`."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name == _OF_THE_RUN or not name.startswith(_FOREIGN)
+    }
     return inherited | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200"} | dict(extra)
 
 

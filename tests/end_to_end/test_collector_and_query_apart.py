@@ -12,7 +12,13 @@ import httpx
 import pytest
 
 from tests.batches import request, span
-from tests.end_to_end.processes import RunningProcess, can_connect, running, wait_until
+from tests.end_to_end.processes import (
+    NO_SPILL,
+    RunningProcess,
+    can_connect,
+    running,
+    wait_until,
+)
 from tests.end_to_end.senders import TIMEOUT_S, export
 
 WIRES = ("grpc", "http")
@@ -28,7 +34,7 @@ def query(shared_database_url: str) -> Iterator[RunningProcess]:
 
 @pytest.fixture(scope="module")
 def collector(shared_database_url: str, query: RunningProcess) -> Iterator[RunningProcess]:
-    with running("collector", shared_database_url) as process:
+    with running("collector", shared_database_url, environment=NO_SPILL) as process:
         yield process
 
 
@@ -76,7 +82,10 @@ def test_a_trace_that_two_collectors_receive_has_the_right_totals(
 ) -> None:
     trace_id = secrets.token_bytes(16)
     parts = [part_of_a_trace(trace_id, number) for number in range(30)]
-    with running("collector", shared_database_url) as second, ThreadPoolExecutor(8) as pool:
+    with (
+        running("collector", shared_database_url, environment=NO_SPILL) as second,
+        ThreadPoolExecutor(8) as pool,
+    ):
         exports = [
             # Every part goes to one of them, every third to both at the same time.
             pool.submit(export, receiver, part, WIRES[number // 2 % 2])
@@ -101,7 +110,7 @@ def test_a_collector_that_is_killed_after_an_answer_loses_nothing(
 ) -> None:
     for wire in WIRES:
         trace_id = secrets.token_bytes(16)
-        with running("collector", shared_database_url) as victim:
+        with running("collector", shared_database_url, environment=NO_SPILL) as victim:
             export(victim, part_of_a_trace(trace_id, 0), wire)
             victim.kill()
 
@@ -124,7 +133,10 @@ def test_a_collector_that_is_killed_under_load_loses_nothing_that_it_acknowledge
                 return acknowledged
             acknowledged.add(number)
 
-    with running("collector", shared_database_url) as victim, ThreadPoolExecutor(4) as pool:
+    with (
+        running("collector", shared_database_url, environment=NO_SPILL) as victim,
+        ThreadPoolExecutor(4) as pool,
+    ):
         senders = [pool.submit(send_until_dead, wire) for wire in WIRES * 2]
         wait_until(lambda: next(numbers) > 50, "some exports")
         victim.kill()
@@ -142,7 +154,7 @@ def test_after_a_kill_a_new_collector_goes_on_where_the_old_one_was(
     shared_database_url: str, query: RunningProcess
 ) -> None:
     trace_id = secrets.token_bytes(16)
-    with running("collector", shared_database_url) as victim:
+    with running("collector", shared_database_url, environment=NO_SPILL) as victim:
         export(victim, part_of_a_trace(trace_id, 0), "grpc")
         victim.kill()
         with running("collector", shared_database_url, ports=victim.ports) as heir:

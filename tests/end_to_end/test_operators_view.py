@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from msgtrace.telemetry.metrics import WorkerMetrics, declarations
 from tests.batches import request, span
-from tests.end_to_end.processes import RunningProcess, running, wait_until
+from tests.end_to_end.processes import NO_SPILL, RunningProcess, running, wait_until
 from tests.end_to_end.proxy import DatabaseProxy, database_proxy
 from tests.end_to_end.senders import EXPORT_METHOD, call_grpc, export, post
 
@@ -29,10 +29,9 @@ TRACE_SERVICE = EXPORT_METHOD.split("/")[1]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-NO_SPILL = {"MSGTRACE_SPILL_DIR": "off"}
 
 SOON_S = 10.0
-PROMPT_S = 2.0
+PROMPT_S = 4.0
 
 UNDECODABLE = b"\xff" * 8
 

@@ -496,7 +496,7 @@ def test_two_thousand_connections_without_a_request_stop_nobody(
         assert service.get("/api/v1/services")
 
     assert max(took_s) < 5
-    assert sorted(took_s)[10] < 0.5
+    assert sorted(took_s)[10] < 2
 
 
 def test_a_stalled_body_delays_no_other_export(service: RunningProcess) -> None:

@@ -24,7 +24,7 @@ from tests.batches import request, span
 from tests.end_to_end.processes import RunningProcess, can_connect, running, wait_until
 from tests.end_to_end.senders import EXPORT_METHOD, PROTOBUF, TIMEOUT_S, export
 
-PROMPT_S = 2.0
+PROMPT_S = 4.0
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 

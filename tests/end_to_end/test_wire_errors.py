@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from tests.batches import request, span
-from tests.end_to_end.processes import RunningProcess, running
+from tests.end_to_end.processes import NO_SPILL, RunningProcess, running
 from tests.end_to_end.senders import PROTOBUF, TIMEOUT_S, call_grpc, export, post
 
 MAX_REQUEST_BYTES = 64 * 1024
@@ -36,7 +36,7 @@ def detail_types(status: Status) -> list[str]:
 @pytest.fixture(scope="module")
 def service(shared_database_url: str) -> Iterator[RunningProcess]:
     """`msgtrace start` that takes small requests only."""
-    limit = {"MSGTRACE_MAX_REQUEST_BYTES": str(MAX_REQUEST_BYTES)}
+    limit = NO_SPILL | {"MSGTRACE_MAX_REQUEST_BYTES": str(MAX_REQUEST_BYTES)}
     with running("start", shared_database_url, environment=limit) as process:
         yield process
 

@@ -13,7 +13,7 @@ from tests.end_to_end.conftest import (
     pytest_runtest_makereport,
     shared_database_url,
 )
-from tests.end_to_end.processes import RunningProcess, running
+from tests.end_to_end.processes import NO_SPILL, RunningProcess, running
 from tests.exporters.senders import Senders
 from tests.postgres_server import cloned_database
 
@@ -44,7 +44,7 @@ def senders(tmp_path_factory: pytest.TempPathFactory) -> Senders:
 @pytest.fixture(scope="module")
 def service(shared_database_url: str) -> Iterator[RunningProcess]:
     """`msgtrace start` on each database. Tests share it: each uses traces of its own."""
-    with running("start", shared_database_url) as process:
+    with running("start", shared_database_url, environment=NO_SPILL) as process:
         yield process
 
 
@@ -61,6 +61,6 @@ def postgres_service(postgres_admin_url: str, postgres_template: str) -> Iterato
     """`msgtrace start` on PostgreSQL alone."""
     with (
         cloned_database(postgres_admin_url, postgres_template) as url,
-        running("start", url) as process,
+        running("start", url, environment=NO_SPILL) as process,
     ):
         yield process

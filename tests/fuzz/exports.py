@@ -9,6 +9,8 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
@@ -106,6 +108,26 @@ def _values(field: Any) -> st.SearchStrategy[Any]:
 
 
 requests: st.SearchStrategy[ExportTraceServiceRequest] = _messages(ExportTraceServiceRequest)  # type: ignore[assignment]  # of that kind
+
+
+def made_requests(count: int, seed: int) -> list[ExportTraceServiceRequest]:
+    """So many of `requests`, the same ones for the same seed."""
+    made: list[ExportTraceServiceRequest] = []
+
+    @seeded(seed)
+    @settings(
+        max_examples=count,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(requests)
+    def keep(request: ExportTraceServiceRequest) -> None:
+        made.append(request)
+
+    keep()
+    return made
 
 
 def normalize(pairs: Sequence[KeyValue]) -> None:

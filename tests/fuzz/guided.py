@@ -6,6 +6,7 @@ part of the test extra: it has wheels for some interpreters only.
 
 from __future__ import annotations
 
+import random
 import sys
 import tempfile
 from pathlib import Path
@@ -25,7 +26,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as corpus:
         for number, body in enumerate(target.corpus):
             (Path(corpus) / str(number)).write_bytes(body)
-        atheris.Setup([sys.argv[0], corpus, *options], target.try_out)
+
+        def mutate(body: bytes, max_bytes: int, seed: int) -> bytes:
+            return target.mutate(random.Random(seed), body, target.corpus)[:max_bytes]
+
+        atheris.Setup([sys.argv[0], corpus, *options], target.try_out, custom_mutator=mutate)
         atheris.Fuzz()
 
 

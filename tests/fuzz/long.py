@@ -1,7 +1,8 @@
-"""Fuzz every target for as long as asked: python -m tests.fuzz.long --seconds 600.
+"""Fuzz every target for as long as asked: python -m tests.fuzz.long --minutes 10 --seed 1.
 
-Prints each fault once with the bytes that make it, and the slowest input of each target. Ends with
-1 if there was a fault, or an input that took too long.
+Prints how many inputs were taken and refused, the slowest one, and each fault once with a small
+input that makes it. Ends with 1 if there was a fault, an input that took too long, or one that
+ended the process that tried it.
 """
 
 from __future__ import annotations
@@ -9,74 +10,58 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import time
-import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 
-from tests.fuzz.mutations import mutate
-from tests.fuzz.targets import TARGETS, Target
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-SLOW_S = 2.0
-"""An input of at most a mebibyte may take so long."""
+from tests.fuzz.exports import made_requests
+from tests.fuzz.targets import HAS_NATIVE, TARGETS, Target
+from tests.fuzz.watched import Report, run_watched
 
-MAX_CORPUS = 400
+MAX_SHOWN_BYTES = 4_000
 
-KEPT_SHARE = 0.02
-"""Inputs that join the corpus, so that damage adds up."""
-
-
-@dataclass
-class Run:
-    """What came of one target."""
-
-    target: Target
-    corpus: list[bytes]
-    inputs: int = 0
-    slowest_s: float = 0.0
-    slowest: bytes = b""
-    faults: dict[str, bytes] = field(default_factory=dict)
-
-    def step(self, chance: random.Random) -> None:
-        """One input."""
-        body = mutate(chance, chance.choice(self.corpus), self.corpus)
-        started = time.perf_counter()
-        try:
-            self.target.try_out(body)
-        except Exception:  # noqa: BLE001 - every one of them is a fault
-            where = traceback.format_exc().strip()
-            self.faults.setdefault("\n".join(where.splitlines()[-3:]), body)
-        took_s = time.perf_counter() - started
-        self.inputs += 1
-        if took_s > self.slowest_s:
-            self.slowest_s, self.slowest = took_s, body
-        if chance.random() < KEPT_SHARE and len(body) < 100_000:
-            self._keep(chance, body)
-
-    def _keep(self, chance: random.Random, body: bytes) -> None:
-        if len(self.corpus) < MAX_CORPUS:
-            self.corpus.append(body)
-        else:
-            self.corpus[chance.randrange(len(self.target.corpus), MAX_CORPUS)] = body
+MADE_REQUESTS = 200
+"""That Hypothesis makes, to begin from beside the known ones."""
 
 
-def fuzz(seconds: float, seed: int, names: Sequence[str]) -> list[Run]:
-    """Give every target its share of the time."""
-    runs = []
+def fuzz(
+    seconds: float,
+    seed: int,
+    names: Sequence[str],
+    made: Sequence[ExportTraceServiceRequest] = (),
+) -> bool:
+    """Give every target its share of the time; whether nothing was at fault."""
+    reports = []
     for name in names:
-        chance = random.Random(f"{seed} {name}")
-        run = Run(TARGETS[name], list(TARGETS[name].corpus))
-        until = time.monotonic() + seconds / len(names)
-        while time.monotonic() < until:
-            run.step(chance)
-        say(
-            f"{name}: {run.inputs} inputs, {len(run.faults)} faults,"
-            f" slowest {run.slowest_s * 1000:.1f} ms for {len(run.slowest)} bytes"
-        )
-        for where, body in run.faults.items():
-            say(f"  {where}\n  {body[:2000]!r}")
-        runs.append(run)
-    return runs
+        target = _beginning_also_from(made, TARGETS[name])
+        report = run_watched(target, seconds=seconds / len(names), seed=f"{seed} {name}")
+        reports.append(report)
+        say(f"{name}: {summary(report)}")
+        for fault, body in report.faults.items():
+            say(f"  {fault}\n  {body[:MAX_SHOWN_BYTES]!r}")
+    inputs, cpu_s = sum(each.inputs for each in reports), sum(each.cpu_s for each in reports)
+    faults = sum(len(each.faults) for each in reports)
+    say(f"all: {inputs} inputs in {cpu_s:.0f} s of CPU, {faults} faults")
+    return faults == 0
+
+
+def _beginning_also_from(made: Sequence[ExportTraceServiceRequest], target: Target) -> Target:
+    if target.encode is None:
+        return target
+    return replace(target, corpus=[*target.corpus, *map(target.encode, made)])
+
+
+def summary(report: Report) -> str:
+    """One line."""
+    shares = ", ".join(
+        f"{count / report.inputs:.1%} {outcome}" for outcome, count in report.outcomes.most_common()
+    )
+    return (
+        f"{report.inputs} inputs, {report.inputs / max(report.cpu_s, 0.001):.0f} a CPU second"
+        f" ({shares}), {len(report.faults)} faults, slowest {report.slowest_s * 1000:.0f} ms"
+        f" for {len(report.slowest)} bytes, {report.growth_bytes / 2**20:.0f} MiB more memory"
+    )
 
 
 def say(text: str) -> None:
@@ -88,13 +73,18 @@ def say(text: str) -> None:
 def main() -> int:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=10.0)
+    length.add_argument("--seconds", type=float)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
-    parser.add_argument("--only", choices=TARGETS, action="append")
+    parser.add_argument("--only", choices=TARGETS, action="append", help="may be given repeatedly")
     arguments = parser.parse_args()
+    seconds = arguments.minutes * 60 if arguments.seconds is None else arguments.seconds
     say(f"seed {arguments.seed}")
-    runs = fuzz(arguments.seconds, arguments.seed, arguments.only or list(TARGETS))
-    return int(any(run.faults or run.slowest_s > SLOW_S for run in runs))
+    if not HAS_NATIVE:
+        say("msgtrace-native is not installed: what both decoders make is not compared")
+    made = made_requests(MADE_REQUESTS, arguments.seed)
+    return int(not fuzz(seconds, arguments.seed, arguments.only or list(TARGETS), made))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ INTERESTING = [
     b"\x28\xb5\x2f\xfd",
 ]
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 21
 
 
 def mutate(chance: random.Random, body: bytes, corpus: Sequence[bytes]) -> bytes:
@@ -34,6 +34,13 @@ def mutate(chance: random.Random, body: bytes, corpus: Sequence[bytes]) -> bytes
     for _ in range(1 << chance.randrange(5)):
         chance.choice(_MUTATIONS)(chance, damaged, corpus)
     return bytes(damaged[:MAX_BYTES])
+
+
+def damage(chance: random.Random, body: bytes, corpus: Sequence[bytes]) -> bytes:
+    """`body` after one change."""
+    damaged = bytearray(body)
+    chance.choice(_MUTATIONS)(chance, damaged, corpus)
+    return bytes(damaged)
 
 
 def _flip_bit(chance: random.Random, body: bytearray, _: Sequence[bytes]) -> None:

@@ -7,7 +7,10 @@ asserts what must hold of what it made.
 from __future__ import annotations
 
 import gzip
+import importlib
+import importlib.util
 import json
+import random
 import sys
 import zlib
 from collections.abc import Callable, Sequence
@@ -19,17 +22,20 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue, KeyValueList
 
 from msgtrace.errors import RequestError
-from msgtrace.model.batch import SpanBatch
-from msgtrace.model.units import MAX_INT64
 from msgtrace.otlp.decode import decode_export_request
 from msgtrace.otlp.json import decode_export_json
 from msgtrace.otlp.values import attributes_from_json, attributes_to_json
 from msgtrace.receivers.body import content_coding, inflate
 from msgtrace.receivers.encoding import answer_encoding, encoding_of
 from msgtrace.receivers.other_signals import SIGNALS, discard, discard_json
+from msgtrace.settings import NATIVE_PACKAGE
 from tests.conformance.data_cases import CASES
 from tests.conformance.json_encoder import to_json
+from tests.fuzz.batches import REFUSED, TAKEN, check_batch
 from tests.fuzz.exports import normalize
+from tests.fuzz.json_mutations import mutate_json
+from tests.fuzz.mutations import mutate
+from tests.fuzz.wire_mutations import mutate_attributes, mutate_request
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -42,45 +48,37 @@ INFLATED_BYTES = 1 << 20
 """What `inflate` may make."""
 
 
+MAX_KNOWN_BYTES = 20_000
+"""Larger requests would take the time of many."""
+
 MAX_PROBLEM_CHARS = 500
 """A refusal goes into an answer and a log line."""
 
 
+Run = Callable[[bytes], str | None]
+Mutate = Callable[[random.Random, bytes, Sequence[bytes]], bytes]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """run: takes bytes. corpus: bytes that it likes."""
+    """run: takes bytes, and may say what became of them. corpus: bytes that it likes.
 
-    run: Callable[[bytes], None]
+    mutate: changes such bytes. encode: makes them of a request, if they are one.
+    """
+
+    run: Run
     corpus: Sequence[bytes]
+    mutate: Mutate = mutate
+    encode: Callable[[ExportTraceServiceRequest], bytes] | None = None
 
-    def try_out(self, body: bytes) -> None:
-        """Run, where a refusal is as good as a success. Raises whatever is a fault."""
-        problem = "refused"
+    def try_out(self, body: bytes) -> str:
+        """Run, where a refusal is as good as a success; which it was. Raises what is a fault."""
         try:
-            self.run(body)
+            return self.run(body) or TAKEN
         except RequestError as refusal:
             problem = str(refusal)
         assert 0 < len(problem) < MAX_PROBLEM_CHARS
-
-
-def check_batch(batch: SpanBatch) -> None:
-    """Every value fits its column, on every backend."""
-    for row in batch.spans:
-        _, trace_id, span_id, parent_id, start_ns, end_ns, *_, kind, status = row[:10]
-        assert (len(trace_id), len(span_id), len(parent_id or span_id)) == (16, 8, 8)
-        assert 0 <= start_ns <= MAX_INT64
-        assert 0 <= end_ns <= MAX_INT64
-        assert -(2**31) <= kind < 2**31
-        assert -(2**31) <= status < 2**31
-        for text in row:
-            assert not isinstance(text, str) or _is_storable(text)
-    assert sum(delta.span_count for delta in batch.traces.values()) == len(batch.spans)
-    assert bool(batch.rejected_spans) == bool(batch.rejection_message)
-
-
-def _is_storable(text: str) -> bool:
-    """Whether PostgreSQL takes it: UTF-8 without U+0000."""
-    return "\0" not in text and bool(text.encode()) == bool(text)
+        return REFUSED
 
 
 def _protobuf(body: bytes) -> None:
@@ -91,7 +89,7 @@ def _json(body: bytes) -> None:
     check_batch(decode_export_json(body))
 
 
-def _inflate(coding: str) -> Callable[[bytes], None]:
+def _inflate(coding: str) -> Run:
     def run(body: bytes) -> None:
         assert len(inflate(body, coding, INFLATED_BYTES)) <= INFLATED_BYTES
 
@@ -134,23 +132,34 @@ def _other_signals(body: bytes) -> None:
 
 
 def _captured() -> list[ExportTraceServiceRequest]:
-    found = sorted(FIXTURES.glob("*.binpb"), key=lambda path: path.stat().st_size)
-    return [ExportTraceServiceRequest.FromString(path.read_bytes()) for path in found[:6]]
+    found = [*FIXTURES.glob("*.binpb"), *FIXTURES.glob("exporters/*-none.binpb")]
+    return [ExportTraceServiceRequest.FromString(path.read_bytes()) for path in sorted(found)]
 
 
 _TRACE_ID = bytes(range(1, 17))
 
 _REQUESTS = [
-    *_captured(),
-    *(made for case in CASES.values() if (made := case.send(_TRACE_ID)).ByteSize() < 20_000),
+    *(made for made in _captured() if made.ByteSize() < MAX_KNOWN_BYTES),
+    *(
+        made
+        for case in CASES.values()
+        if (made := case.send(_TRACE_ID)).ByteSize() < MAX_KNOWN_BYTES
+    ),
 ]
-_BINARY = [request.SerializeToString() for request in _REQUESTS]
+
+
+def _to_binary(request: ExportTraceServiceRequest) -> bytes:
+    body: bytes = request.SerializeToString()
+    return body
+
+
+_BINARY = [_to_binary(request) for request in _REQUESTS]
 _TEXT = [to_json(request) for request in _REQUESTS]
 _SMALL = sorted(_BINARY, key=len)[:8]
 
 TARGETS: dict[str, Target] = {
-    "protobuf": Target(run=_protobuf, corpus=_BINARY),
-    "json": Target(run=_json, corpus=_TEXT),
+    "protobuf": Target(run=_protobuf, corpus=_BINARY, mutate=mutate_request, encode=_to_binary),
+    "json": Target(run=_json, corpus=_TEXT, mutate=mutate_json, encode=to_json),
     "gzip": Target(run=_inflate("gzip"), corpus=[gzip.compress(each) * 2 for each in _SMALL]),
     "deflate": Target(run=_inflate("deflate"), corpus=[zlib.compress(each) for each in _SMALL]),
     "zstd": Target(run=_inflate("zstd"), corpus=[zstd.compress(each) * 2 for each in _SMALL]),
@@ -168,6 +177,7 @@ TARGETS: dict[str, Target] = {
             for request in _REQUESTS
             for span in request.resource_spans[0].scope_spans[0].spans
         ][:40],
+        mutate=mutate_attributes,
     ),
     "other signals": Target(
         run=_other_signals,
@@ -177,3 +187,16 @@ TARGETS: dict[str, Target] = {
         ],
     ),
 }
+
+HAS_NATIVE = importlib.util.find_spec(NATIVE_PACKAGE) is not None
+
+if HAS_NATIVE:
+    decoders = importlib.import_module("tests.fuzz.decoders")
+    TARGETS |= {
+        "protobuf by both decoders": Target(
+            run=decoders.compare_protobuf, corpus=_BINARY, mutate=mutate_request, encode=_to_binary
+        ),
+        "json by both decoders": Target(
+            run=decoders.compare_json, corpus=_TEXT, mutate=mutate_json, encode=to_json
+        ),
+    }

@@ -12,8 +12,8 @@ from msgtrace.otlp.decode import decode_export_request
 from msgtrace.otlp.json import decode_export_json
 from msgtrace.otlp.lenient import repair_text
 from tests.conformance.json_encoder import to_json
+from tests.fuzz.batches import check_batch
 from tests.fuzz.exports import requests
-from tests.fuzz.targets import check_batch
 
 some = settings(
     max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True

@@ -1,6 +1,6 @@
 """Bytes of strangers end in rows or in a refusal, never in a fault.
 
-`python -m tests.fuzz.long` does the same for as long as one likes.
+`make fuzz` does the same for as long as one likes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def test_the_corpus_is_taken(target: Target) -> None:
 def test_damaged_bytes(target: Target) -> None:
     chance = random.Random(1)
     for _ in range(400):
-        target.try_out(mutate(chance, chance.choice(target.corpus), target.corpus))
+        target.try_out(target.mutate(chance, chance.choice(target.corpus), target.corpus))
 
 
 @few

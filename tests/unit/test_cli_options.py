@@ -52,6 +52,7 @@ def test_the_help_of_a_flag_says_meaning_variable_and_default() -> None:
     assert "[env: MSGTRACE_AUTO_MIGRATE; default: true]" in help_text
 
 
+@pytest.mark.usefixtures("no_variables")
 def test_flags_become_settings(tmp_path: Path) -> None:
     config = tmp_path / "settings.toml"
     config.write_text("port = 1\nhttp_port = 1\n")

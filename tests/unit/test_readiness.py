@@ -74,7 +74,7 @@ async def test_a_database_that_hangs_is_waited_for_briefly_and_asked_once(
     for _ in range(3):
         started_s = time.monotonic()
         problems = await asyncio.gather(*(probe.problem() for _ in range(5)))
-        assert time.monotonic() - started_s < 1
+        assert time.monotonic() - started_s < 5
         assert problems == ["the database does not answer within 0.05 s"] * 5
 
     assert database.checks == 1

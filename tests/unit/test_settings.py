@@ -32,6 +32,7 @@ def config_file(tmp_path: Path) -> Path:
 # Sources
 
 
+@pytest.mark.usefixtures("no_variables")
 def test_without_anything_given_the_defaults_hold() -> None:
     assert read_settings() == Settings()
     assert {row.source for row in explain_settings()} == {"default"}
@@ -55,6 +56,7 @@ def test_flags_win_over_the_environment_over_the_file_over_the_default(
     assert sources["MSGTRACE_LOG_LEVEL"] == "default"
 
 
+@pytest.mark.usefixtures("no_variables")
 def test_an_empty_variable_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MSGTRACE_PORT", "")
 

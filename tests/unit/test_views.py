@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import pytest
@@ -30,6 +29,7 @@ from tests.stored import (
     stored_span,
     stored_summary,
 )
+from tests.work import calls_of
 
 API_PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 
@@ -311,21 +311,30 @@ def test_a_tree_nests_children_in_their_order() -> None:
     }
 
 
-def test_the_tree_of_fifty_thousand_spans_in_one_chain_is_written() -> None:
-    spans = [
+def chain(length: int) -> list[Span]:
+    return [
         stored_span(
             span_id=span_id(number), parent_span_id=span_id(number - 1) if number > 1 else None
         )
-        for number in range(1, 50_001)
+        for number in range(1, length + 1)
     ]
-    trace = Trace(summary=stored_summary(), spans=spans)
 
-    started = perf_counter()
-    content = views.trace_tree(trace, with_usage(build_forest(spans), {}))
-    took_s = perf_counter() - started
+
+def tree_of(spans: list[Span]) -> bytes:
+    trace = Trace(summary=stored_summary(), spans=spans)
+    return views.trace_tree(trace, with_usage(build_forest(spans), {}))
+
+
+def test_the_work_for_a_tree_grows_as_its_one_chain() -> None:
+    short, long = chain(1_000), chain(4_000)
+
+    assert calls_of(lambda: tree_of(long)) < 4.5 * calls_of(lambda: tree_of(short))
+
+
+def test_the_tree_of_fifty_thousand_spans_in_one_chain_is_written() -> None:
+    content = tree_of(chain(50_000))
 
     assert content.count(b'"relation":') == 50_000
-    assert took_s < 10
     assert json.loads(content)["span_count"] == 50_000
 
 

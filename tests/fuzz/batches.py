@@ -1,0 +1,30 @@
+"""What may become of a request, and what must hold of every batch."""
+
+from __future__ import annotations
+
+from msgtrace.model.batch import SpanBatch
+from msgtrace.model.units import MAX_INT64
+
+TAKEN, REFUSED = "taken", "refused"
+NATIVELY, DECLINED = "taken natively", "declined"
+"""What may become of an input; the latter two of one that both decoders take."""
+
+
+def check_batch(batch: SpanBatch) -> None:
+    """Every value fits its column, on every backend."""
+    for row in batch.spans:
+        _, trace_id, span_id, parent_id, start_ns, end_ns, *_, kind, status = row[:10]
+        assert (len(trace_id), len(span_id), len(parent_id or span_id)) == (16, 8, 8)
+        assert 0 <= start_ns <= MAX_INT64
+        assert 0 <= end_ns <= MAX_INT64
+        assert -(2**31) <= kind < 2**31
+        assert -(2**31) <= status < 2**31
+        for text in row:
+            assert not isinstance(text, str) or _is_storable(text)
+    assert sum(delta.span_count for delta in batch.traces.values()) == len(batch.spans)
+    assert bool(batch.rejected_spans) == bool(batch.rejection_message)
+
+
+def _is_storable(text: str) -> bool:
+    """Whether PostgreSQL takes it: UTF-8 without U+0000."""
+    return "\0" not in text and bool(text.encode()) == bool(text)

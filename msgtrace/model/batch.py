@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol
 
 from msgtrace.model.genai import GenAiFacts
 from msgtrace.model.span import SPAN_COLUMNS, STATUS_ERROR, Row, SpanId, TenantId, TraceId
@@ -145,6 +146,26 @@ class TraceDelta:
         self.estimated_cost += estimate
 
 
+class TraceRows(Protocol):
+    """What some batches add to their traces, as rows: each trace once, by tenant and trace id.
+
+    The columns are those of `storage.summary.TRACE_COLUMNS`.
+    """
+
+    def __len__(self) -> int: ...
+    def times(self) -> Sequence[tuple[int, int]]:
+        """Start and end of each."""
+        ...
+
+    def to_copy(self) -> bytes:
+        """As `SpanBatch.copy_rows` gives spans."""
+        ...
+
+    def to_tuples(self) -> Sequence[Row]:
+        """As `storage.summary.trace_row` makes them, lists as JSON."""
+        ...
+
+
 class Rejection(Enum):
     """Why a span is left out, as its sender reads it."""
 
@@ -178,6 +199,9 @@ class SpanBatch:
     resources, scopes: rows by content hash, in RESOURCE_COLUMNS and SCOPE_COLUMNS order.
     genai: facts by index into `spans`, only for spans that state any. traces: the sum of `spans` by
     trace. operations: what the spans are called, and on which days.
+    join_traces: sums up the traces of several batches, this one among them, ready to be written; it
+    gives None if it cannot, because another decoder made one of them. None if the decoder has
+    nothing of the kind: storage then makes the rows of `traces`.
     rejections: how many spans were left out, by what is wrong with them.
     body_bytes: size of the request, the measure of queue limits.
     payload, encoding: the request itself, inflated, and what it is written in (protobuf or json),
@@ -190,8 +214,11 @@ class SpanBatch:
     resources: dict[int, Row] = field(default_factory=dict)
     scopes: dict[int, Row] = field(default_factory=dict)
     genai: dict[int, GenAiFacts] = field(default_factory=dict)
-    traces: dict[TraceKey, TraceDelta] = field(default_factory=dict)
+    traces: Mapping[TraceKey, TraceDelta] = field(default_factory=dict)
     operations: set[SeenOperation] = field(default_factory=set)
+    join_traces: Callable[[Sequence[SpanBatch]], TraceRows | None] | None = field(
+        default=None, compare=False
+    )
     rejections: dict[Rejection, int] = field(default_factory=dict)
     body_bytes: int = 0
     payload: bytes = b""
@@ -308,6 +335,13 @@ def merge_traces(batches: Iterable[SpanBatch]) -> dict[TraceKey, TraceDelta]:
             known = merged.get(key)
             merged[key] = delta if known is None else known.merged_with(delta)
     return merged
+
+
+def join_traces(batches: Sequence[SpanBatch]) -> TraceRows | dict[TraceKey, TraceDelta]:
+    """The traces of several batches summed up: as rows, if their decoder makes any."""
+    join = batches[0].join_traces if batches else None
+    rows = None if join is None else join(batches)
+    return merge_traces(batches) if rows is None else rows
 
 
 def _extend(

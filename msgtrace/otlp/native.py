@@ -9,7 +9,7 @@ encodings, deep values. Resources, scopes and GenAI facts are read here, as `otl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -17,11 +17,20 @@ import msgtrace_native
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from msgtrace.model.batch import Rejection, SeenOperation, SpanBatch, TraceDelta, TraceKey
-from msgtrace.model.genai import STATING_KEYS, read_facts
+from msgtrace.model.batch import (
+    Rejection,
+    RootRank,
+    SeenOperation,
+    SpanBatch,
+    TraceDelta,
+    TraceKey,
+    TraceRows,
+)
+from msgtrace.model.genai import ALIASES_VERSION, STATING_KEYS, read_facts
 from msgtrace.model.prices import BUILT_IN, PriceTable
 from msgtrace.model.span import DEFAULT_TENANT, Row, SpanId, TenantId, TraceId
-from msgtrace.model.text import MAX_LABEL_CHARS, escape_text
+from msgtrace.model.terms import MAX_TERMS
+from msgtrace.model.text import MAX_LABEL_CHARS
 from msgtrace.model.units import MAX_INT64
 from msgtrace.otlp.decode import READER, decode_export_request
 from msgtrace.otlp.in_place import LARGE_REQUEST_BYTES
@@ -78,14 +87,15 @@ def _decode(
     batch.spans = LazyRows(len(rows), rows.to_tuples)
     batch.copy_rows = rows.to_copy
     batch.body_bytes = max(body_bytes, rows.text_chars + ROW_BYTES * len(rows))
-    batch.traces = _traces(rows, target.services, tenant_id)
-    batch.operations = _operations(rows, target.services, tenant_id)
+    batch.traces = LazyTraces(rows, tenant_id)
+    batch.join_traces = join_natively
+    batch.operations = _operations(rows, tenant_id)
     batch.rejections = {
         rejection: count
         for rejection, count in zip(_REJECTIONS, rows.rejected, strict=True)
         if count
     }
-    _add_facts(batch, rows, tenant_id, prices)
+    _add_facts(batch, rows, prices)
     return batch
 
 
@@ -131,53 +141,113 @@ def _read_contents(envelopes: Sequence[Any], batch: SpanBatch, tenant_id: Tenant
     return target
 
 
-def _traces(rows: Any, services: Sequence[str], tenant_id: TenantId) -> dict[TraceKey, TraceDelta]:
+def _operations(rows: Any, tenant_id: TenantId) -> set[SeenOperation]:
     return {
-        (tenant_id, TraceId(trace_id)): TraceDelta(
-            start_time_ns=start_ns,
-            end_time_ns=end_ns,
-            root=(has_parent, root_start_ns, SpanId(root_span_id)),
-            root_name=escape_text(root_name),
-            root_service_name=services[root_service],
-            span_count=span_count,
-            error_count=error_count,
-            services={services[place] for place, _ in operations},
-            span_names={
-                (services[place], escape_text(name))
-                for place, names in operations
-                for name in names
-            },
-        )
-        for (
-            trace_id,
-            start_ns,
-            end_ns,
-            span_count,
-            error_count,
-            (has_parent, root_start_ns, root_span_id),
-            root_name,
-            root_service,
-            operations,
-        ) in rows.traces()
+        (tenant_id, service, name[:MAX_LABEL_CHARS], kind, day)
+        for service, name, kind, day in rows.operations()
     }
 
 
-def _operations(rows: Any, services: Sequence[str], tenant_id: TenantId) -> set[SeenOperation]:
-    return {
-        (tenant_id, services[place], escape_text(name)[:MAX_LABEL_CHARS], kind, day)
-        for place, kind, day, names in rows.operations()
-        for name in names
-    }
-
-
-def _add_facts(batch: SpanBatch, rows: Any, tenant_id: TenantId, prices: PriceTable) -> None:
-    for place, message in rows.noted():
+def _add_facts(batch: SpanBatch, rows: Any, prices: PriceTable) -> None:
+    for number, (place, message) in enumerate(rows.noted()):
         span = Span.FromString(message)
         stated = read_facts(plain_map(span.attributes))
         if stated is not None:
             facts = batch.genai[place] = stated.priced(prices)
-            delta = batch.traces[tenant_id, TraceId(span.trace_id)]
+            delta = _delta(0, 0, 0, 0, _NO_ROOT, ("", ""), (), None)
             delta.add_genai(facts, min(span.start_time_unix_nano, MAX_INT64))
+            rows.add_facts(number, _facts_of(delta))
+
+
+_NO_ROOT = (False, 0, SpanId(b""))
+
+_LABELS = ("models", "providers", "operations", "agents", "tools")
+_COUNTS = ("usage_count", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+_COSTS = ("cost", "estimated_cost")
+_RANKED = ("workflow", "session", "user")
+
+
+def _facts_of(delta: TraceDelta) -> tuple[list[Any], ...]:
+    """What a delta has of GenAI, as the native part takes and gives it."""
+    return (
+        [getattr(delta, name) for name in _RANKED],
+        [list(getattr(delta, name)) for name in _LABELS],
+        [getattr(delta, name) for name in _COUNTS],
+        [getattr(delta, name) for name in _COSTS],
+    )
+
+
+class LazyTraces(Mapping[TraceKey, TraceDelta]):
+    """What a request adds to its traces; made when it is first looked at.
+
+    rows: the native object that has it all.
+    """
+
+    __slots__ = ("_made", "_tenant_id", "rows")
+
+    def __init__(self, rows: Any, tenant_id: TenantId) -> None:
+        self.rows = rows
+        self._tenant_id = tenant_id
+        self._made: dict[TraceKey, TraceDelta] | None = None
+
+    def __getitem__(self, key: TraceKey) -> TraceDelta:
+        return self._deltas()[key]
+
+    def __iter__(self) -> Iterator[TraceKey]:
+        return iter(self._deltas())
+
+    def __len__(self) -> int:
+        return len(self._deltas())
+
+    def __repr__(self) -> str:
+        return f"LazyTraces({self._deltas()!r})"
+
+    def _deltas(self) -> dict[TraceKey, TraceDelta]:
+        if self._made is None:
+            self._made = {
+                (self._tenant_id, TraceId(trace_id)): _delta(*values)
+                for trace_id, *values in self.rows.traces()
+            }
+        return self._made
+
+
+def _delta(
+    start_ns: int,
+    end_ns: int,
+    span_count: int,
+    error_count: int,
+    root: RootRank,
+    root_operation: tuple[str, str],
+    operations: Sequence[tuple[str, str]],
+    facts: tuple[list[Any], ...] | None,
+) -> TraceDelta:
+    delta = TraceDelta(
+        start_time_ns=start_ns,
+        end_time_ns=end_ns,
+        root=root,
+        root_name=root_operation[1],
+        root_service_name=root_operation[0],
+        span_count=span_count,
+        error_count=error_count,
+        services={service for service, _ in operations},
+        span_names=set(operations),
+    )
+    if facts is not None:
+        ranked, labels, counts, costs = facts
+        for name, value in zip(_RANKED + _COUNTS + _COSTS, ranked + counts + costs, strict=True):
+            setattr(delta, name, value)
+        for name, texts in zip(_LABELS, labels, strict=True):
+            setattr(delta, name, set(texts))
+    return delta
+
+
+def join_natively(batches: Sequence[SpanBatch]) -> TraceRows | None:
+    """See SpanBatch.join_traces."""
+    rows = [batch.traces.rows for batch in batches if isinstance(batch.traces, LazyTraces)]
+    if len(rows) < len(batches):
+        return None
+    joined: TraceRows | None = msgtrace_native.summarize(rows, ALIASES_VERSION, MAX_TERMS)
+    return joined
 
 
 class LazyRows(Sequence[Row]):

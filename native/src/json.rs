@@ -245,26 +245,39 @@ fn must_be_looked_at(byte: u8) -> bool {
 
 fn write_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     for (place, &byte) in bytes.iter().enumerate() {
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            0x0c => out.extend_from_slice(b"\\f"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            0 => write_stored_zero(out),
-            1..0x20 => {
-                out.extend_from_slice(b"\\u00");
-                write_hex(out, &[byte]);
+        if byte == 0 {
+            write_stored_zero(out);
+        } else {
+            if bytes[place..].starts_with(MARK) {
+                out.extend_from_slice(MARK);
             }
-            _ => {
-                if bytes[place..].starts_with(MARK) {
-                    out.extend_from_slice(MARK);
-                }
-                out.push(byte);
-            }
+            write_json_byte(out, byte);
         }
+    }
+}
+
+/// Write a JSON string of text that is escaped for storage already.
+pub fn write_stored_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    text.bytes().for_each(|byte| write_json_byte(out, byte));
+    out.push(b'"');
+}
+
+#[inline]
+fn write_json_byte(out: &mut Vec<u8>, byte: u8) {
+    match byte {
+        b'"' => out.extend_from_slice(b"\\\""),
+        b'\\' => out.extend_from_slice(b"\\\\"),
+        0x08 => out.extend_from_slice(b"\\b"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        0x0c => out.extend_from_slice(b"\\f"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        0..0x20 => {
+            out.extend_from_slice(b"\\u00");
+            write_hex(out, &[byte]);
+        }
+        _ => out.push(byte),
     }
 }
 

@@ -5,19 +5,26 @@
 //! then return None. Resources, scopes and the meaning of GenAI attributes are Python's too: there
 //! are few of them, and so there is one place that decides.
 
+mod copy;
 mod json;
 mod request;
 mod rows;
 mod span;
+mod summaries;
+mod sums;
 mod transcode;
 mod wire;
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
+use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use request::{Decoded, Destination, Keys};
+use rows::{SPAN_COLUMNS, TRACE_COLUMNS};
+use summaries::{Summaries, Version};
+use sums::{GenAi, Name, Ranked, Sums};
 
 /// The names of attributes by which `Rows.noted` chooses spans.
 #[pyclass(frozen, name = "Keys")]
@@ -88,7 +95,7 @@ fn from_json<'py>(py: Python<'py>, body: &Bound<'py, PyBytes>) -> Option<Bound<'
 }
 
 /// What `decode` makes.
-#[pyclass(frozen)]
+#[pyclass]
 struct Rows(Decoded);
 
 #[pymethods]
@@ -117,14 +124,15 @@ impl Rows {
 
     /// The rows as tuples.
     fn to_tuples<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        rows::to_tuples(py, &self.0.rows, self.0.row_count)
+        rows::to_tuples(py, &self.0.rows, self.0.row_count, &SPAN_COLUMNS)
     }
 
-    /// (trace id, start, end, spans, errors, root's rank, root's name as sent, its service,
-    /// [(service, names as sent)]): sums by trace.
+    /// The sums by trace: (trace id, start, end, spans, errors, root's rank, (its service, its name),
+    /// [(service, name)], what GenAI spans say or None). Services and names are as they are stored.
     fn traces<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let sums = &self.0.sums;
         let found = PyList::empty(py);
-        for trace in &self.0.traces {
+        for trace in &sums.traces {
             let (has_parent, start_ns, span_id) = &trace.root;
             found.append((
                 PyBytes::new(py, &trace.trace_id),
@@ -133,32 +141,90 @@ impl Rows {
                 trace.span_count,
                 trace.error_count,
                 (*has_parent, *start_ns, PyBytes::new(py, span_id)),
-                trace.root_name.as_str(),
-                trace.root_service,
-                trace
-                    .services
-                    .iter()
-                    .map(|(service, names)| (*service, names.iter().collect()))
-                    .collect::<Vec<(usize, Vec<&String>)>>(),
+                operation(sums, trace.root_name),
+                trace.names.iter().map(|&name| operation(sums, name)).collect::<Vec<_>>(),
+                trace.genai.as_deref().map(facts),
             ))?;
         }
         Ok(found)
     }
 
-    /// (service, kind, day, names as sent, cut to 255 characters): what the spans are called.
-    fn operations(&self) -> Vec<(usize, i32, i64, Vec<&str>)> {
-        let found = self.0.operations.iter();
-        found.map(|((service, kind, day), names)| (*service, *kind, *day, texts(names))).collect()
+    /// (service, name, kind, day of the start): what the spans are called, each once.
+    fn operations(&self) -> Vec<(&str, &str, i32, i64)> {
+        let sums = &self.0.sums;
+        let found = sums.operations.iter().map(|&(name, kind, day)| (operation(sums, name), kind, day));
+        found.map(|((service, name), kind, day)| (service, name, kind, day)).collect()
     }
 
     /// (row, the span's bytes) for each span that has one of the keys.
     fn noted<'py>(&self, py: Python<'py>) -> Vec<(usize, Bound<'py, PyBytes>)> {
-        self.0.noted.iter().map(|(row, bytes)| (*row, PyBytes::new(py, bytes))).collect()
+        self.0.noted.iter().map(|noted| (noted.row, PyBytes::new(py, &noted.message))).collect()
+    }
+
+    /// Add what one of `noted` says to the sum of its trace. facts: as `traces` gives them.
+    fn add_facts(&mut self, number: usize, facts: Facts) -> PyResult<()> {
+        let (ranked, labels, counts, costs) = facts;
+        let said = GenAi { ranked, labels: labels.map(BTreeSet::from_iter), counts, costs };
+        let decoded = &mut self.0;
+        let trace = decoded.noted.get(number).and_then(|noted| decoded.sums.traces.get_mut(noted.trace));
+        trace.ok_or_else(|| PyIndexError::new_err(number))?.genai.get_or_insert_default().merge(&said);
+        Ok(())
     }
 }
 
-fn texts(names: &HashSet<String>) -> Vec<&str> {
-    names.iter().map(String::as_str).collect()
+/// (workflow, session and user; models, providers, operations, agents and tools; spans with usage and
+/// tokens: input, output, cached, reasoning; cost and the part of it that nobody sent)
+type Facts = ([Ranked; 3], [Vec<String>; 5], [i64; 5], [f64; 2]);
+
+fn facts(genai: &GenAi) -> Facts {
+    let labels = genai.labels.each_ref().map(|names| names.iter().cloned().collect());
+    (genai.ranked.clone(), labels, genai.counts, genai.costs)
+}
+
+fn operation(sums: &Sums, name: usize) -> (&str, &str) {
+    let Name { service, text, .. } = &sums.names[name];
+    (&sums.services[*service], text)
+}
+
+/// The summaries of several requests; None if they have more than a row can hold.
+///
+/// aliases_version, max_terms: see msgtrace.storage.summary.trace_row.
+#[pyfunction]
+fn summarize(
+    py: Python<'_>,
+    requests: Vec<PyRef<'_, Rows>>,
+    aliases_version: i32,
+    max_terms: usize,
+) -> Option<PySummaries> {
+    let sums: Vec<&Sums> = requests.iter().map(|rows| &rows.0.sums).collect();
+    let version = Version { aliases: aliases_version, max_terms };
+    py.detach(|| summaries::summarize(&sums, version)).map(PySummaries)
+}
+
+/// What `summarize` makes: rows of traces.
+#[pyclass(frozen, name = "Summaries")]
+struct PySummaries(Summaries);
+
+#[pymethods]
+impl PySummaries {
+    fn __len__(&self) -> usize {
+        self.0.times.len()
+    }
+
+    /// Start and end of each.
+    fn times(&self) -> Vec<(i64, i64)> {
+        self.0.times.clone()
+    }
+
+    /// The tuples of a binary COPY.
+    fn to_copy<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.rows)
+    }
+
+    /// The rows as tuples, lists in them as JSON.
+    fn to_tuples<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        rows::to_tuples(py, &self.0.rows, self.0.times.len(), &TRACE_COLUMNS)
+    }
 }
 
 /// The module.
@@ -167,7 +233,9 @@ fn msgtrace_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<PyKeys>()?;
     module.add_class::<Rows>()?;
+    module.add_class::<PySummaries>()?;
     module.add_function(wrap_pyfunction!(outline, module)?)?;
     module.add_function(wrap_pyfunction!(from_json, module)?)?;
+    module.add_function(wrap_pyfunction!(summarize, module)?)?;
     module.add_function(wrap_pyfunction!(decode, module)?)
 }

@@ -1,8 +1,9 @@
 //! A whole request: its envelopes first, then the rows of its spans and the sums of its traces.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use crate::span::{Place, Rejection, Span};
+use crate::sums::{Summing, Sums};
 use crate::wire::{Fields, Maybe};
 
 /// A ResourceSpans or ScopeSpans: what stands around its children.
@@ -93,28 +94,6 @@ fn length_bit(name: &str) -> u64 {
     1 << name.len().min(63)
 }
 
-/// What some spans add to their trace (msgtrace.model.batch.TraceDelta, without GenAI).
-pub struct TraceSum {
-    /// 16 bytes.
-    pub trace_id: [u8; 16],
-    /// Least start.
-    pub start_ns: i64,
-    /// Greatest end.
-    pub end_ns: i64,
-    /// Spans.
-    pub span_count: u64,
-    /// Spans with an error.
-    pub error_count: u64,
-    /// (has a parent, start, span id): the least one is the root.
-    pub root: (bool, i64, [u8; 8]),
-    /// Its name as it was sent, and its service.
-    pub root_name: String,
-    /// Index into the service names.
-    pub root_service: usize,
-    /// Indexes into the service names, each with the distinct names of its spans as they were sent.
-    pub services: Vec<(usize, HashSet<String>)>,
-}
-
 /// The rows of a request and what follows from them.
 #[derive(Default)]
 pub struct Decoded {
@@ -124,26 +103,23 @@ pub struct Decoded {
     pub row_count: usize,
     /// Characters of events and links.
     pub text_chars: usize,
-    /// In the order in which they first appear.
-    pub traces: Vec<TraceSum>,
+    /// Of the spans that have rows.
+    pub sums: Sums,
     /// Spans left out for their trace id, span id and parent id.
     pub rejected: [u64; 3],
-    /// Row number and bytes of each span that has one of the keys.
-    pub noted: Vec<(usize, Vec<u8>)>,
-    /// What the spans are called.
-    pub operations: Operations,
+    /// The spans that have one of the keys.
+    pub noted: Vec<Noted>,
 }
 
-/// (index of the service, kind, day of the start since the epoch) with the distinct names, as they were sent but cut.
-pub type Operations = HashMap<(usize, i32, i64), HashSet<String>>;
-
-/// msgtrace.model.text.MAX_LABEL_CHARS.
-const MAX_LABEL_CHARS: usize = 255;
-
-const NS_PER_DAY: i64 = 86_400_000_000_000;
-
-/// OTLP's number.
-const STATUS_ERROR: i32 = 2;
+/// A span that has one of the keys.
+pub struct Noted {
+    /// Its row.
+    pub row: usize,
+    /// The place of its trace in the sums.
+    pub trace: usize,
+    /// Its message.
+    pub message: Vec<u8>,
+}
 
 /// Decode all spans. `destinations` has one for each inner envelope, in order.
 pub fn decode(
@@ -153,7 +129,8 @@ pub fn decode(
     tenant_id: i32,
     keys: &Keys,
 ) -> Maybe<Decoded> {
-    let mut decoder = Decoder { keys, decoded: Decoded::default(), by_trace: HashMap::new(), last: 0 };
+    let summing = Summing::new(tenant_id, services.to_vec());
+    let mut decoder = Decoder { keys, decoded: Decoded::default(), summing };
     let bytes: usize = outline.iter().flat_map(|(outer, _)| &outer.children).map(|each| each.len()).sum();
     decoder.decoded.rows.reserve(bytes * 3 / 2);
     let mut span = Span::default();
@@ -170,19 +147,17 @@ pub fn decode(
             decoder.add(&span, message, &place, destination.service)?;
         }
     }
-    Some(decoder.decoded)
+    Some(Decoded { sums: decoder.summing.end(), ..decoder.decoded })
 }
 
-struct Decoder<'k> {
-    keys: &'k Keys,
+struct Decoder<'a> {
+    keys: &'a Keys,
     decoded: Decoded,
-    by_trace: HashMap<[u8; 16], usize>,
-    /// The trace of the span before, which most often is that of the next one.
-    last: usize,
+    summing: Summing<'a>,
 }
 
-impl Decoder<'_> {
-    fn add(&mut self, span: &Span, message: &[u8], place: &Place, service: usize) -> Maybe<()> {
+impl<'a> Decoder<'a> {
+    fn add(&mut self, span: &Span<'a>, message: &[u8], place: &Place, service: usize) -> Maybe<()> {
         let start = self.decoded.rows.len();
         let chars = span.write_row(&mut self.decoded.rows, place)?;
         if let Some(rejection) = span.rejection() {
@@ -196,72 +171,11 @@ impl Decoder<'_> {
             return Some(());
         }
         self.decoded.text_chars += chars;
+        let trace = self.summing.add(span, service)?;
         if span.attributes.iter().any(|pair| self.keys.holds(pair.key)) {
-            self.decoded.noted.push((self.decoded.row_count, message.to_vec()));
+            self.decoded.noted.push(Noted { row: self.decoded.row_count, trace, message: message.to_vec() });
         }
         self.decoded.row_count += 1;
-        self.note_operation(span, service);
-        self.sum(span, service)
-    }
-
-    fn note_operation(&mut self, span: &Span, service: usize) {
-        let key = (service, span.kind, span.start_ns() / NS_PER_DAY);
-        let names = self.decoded.operations.entry(key).or_default();
-        let name = cut(span.name);
-        if !names.contains(name) {
-            names.insert(name.to_owned());
-        }
-    }
-
-    fn sum(&mut self, span: &Span, service: usize) -> Maybe<()> {
-        let trace_id: [u8; 16] = span.trace_id.try_into().ok()?;
-        let (start_ns, end_ns) = (span.start_ns(), span.end_ns().max(span.start_ns()));
-        let root = (span.parent().is_some(), start_ns, span.span_id.try_into().ok()?);
-        let traces = &mut self.decoded.traces;
-        if traces.get(self.last).is_none_or(|last| last.trace_id != trace_id) {
-            self.last = *self.by_trace.entry(trace_id).or_insert(traces.len());
-        }
-        if self.last == traces.len() {
-            traces.push(TraceSum {
-                trace_id,
-                start_ns,
-                end_ns,
-                span_count: 0,
-                error_count: 0,
-                root,
-                root_name: span.name.to_owned(),
-                root_service: service,
-                services: Vec::new(),
-            });
-        }
-        let trace = &mut traces[self.last];
-        trace.span_count += 1;
-        trace.error_count += u64::from(span.status_code == STATUS_ERROR);
-        trace.start_ns = trace.start_ns.min(start_ns);
-        trace.end_ns = trace.end_ns.max(end_ns);
-        if root < trace.root {
-            trace.root = root;
-            span.name.clone_into(&mut trace.root_name);
-            trace.root_service = service;
-        }
-        let known = trace.services.iter().position(|(each, _)| *each == service);
-        let place = known.unwrap_or_else(|| {
-            trace.services.push((service, HashSet::new()));
-            trace.services.len() - 1
-        });
-        let names = &mut trace.services[place].1;
-        if !names.contains(span.name) {
-            names.insert(span.name.to_owned());
-        }
         Some(())
     }
-}
-
-/// The first MAX_LABEL_CHARS characters.
-#[inline]
-fn cut(text: &str) -> &str {
-    if text.len() <= MAX_LABEL_CHARS {
-        return text; // it has no more characters than bytes
-    }
-    text.char_indices().nth(MAX_LABEL_CHARS).map_or(text, |(end, _)| &text[..end])
 }

@@ -1,12 +1,11 @@
 //! One span: its fields as they lie on the wire, and its row as a tuple of binary COPY.
 
+use crate::copy::{write_bytes, write_i32, write_i64, write_null, write_sized};
 use crate::json::{Pair, write_hex, write_map, write_stored, write_string, write_unsigned};
 use crate::wire::{Fields, Maybe};
 
 /// Columns of a row, in the order of msgtrace.model.span.SPAN_COLUMNS.
 pub const COLUMN_COUNT: u16 = 21;
-
-const NULL: i32 = -1;
 
 /// Which id a span is left out for; msgtrace/otlp/rows.py decides the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -252,33 +251,10 @@ fn write_link(out: &mut Vec<u8>, message: &[u8]) -> Maybe<()> {
     Some(())
 }
 
-#[inline]
-fn write_null(out: &mut Vec<u8>) {
-    out.extend_from_slice(&NULL.to_be_bytes());
-}
-
-#[inline]
-fn write_i32(out: &mut Vec<u8>, number: i32) {
-    out.extend_from_slice(&4i32.to_be_bytes());
-    out.extend_from_slice(&number.to_be_bytes());
-}
-
-#[inline]
-fn write_i64(out: &mut Vec<u8>, number: i64) {
-    out.extend_from_slice(&8i32.to_be_bytes());
-    out.extend_from_slice(&number.to_be_bytes());
-}
-
 /// Zero is OTLP's default, which stands as NULL.
 #[inline]
 fn write_count(out: &mut Vec<u8>, count: u32) {
     if count == 0 { write_null(out) } else { write_i64(out, i64::from(count)) }
-}
-
-#[inline]
-fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
-    out.extend_from_slice(bytes);
 }
 
 /// As `write_count`, for text.
@@ -295,15 +271,4 @@ fn write_stored_sized(out: &mut Vec<u8>, text: &str) -> Maybe<()> {
         write_stored(out, text);
         Some(())
     })
-}
-
-/// Write a value of which the length is known afterwards.
-#[inline]
-fn write_sized(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Maybe<()>) -> Maybe<()> {
-    let start = out.len();
-    write_null(out);
-    write(out)?;
-    let length = i32::try_from(out.len() - start - 4).ok()?;
-    out[start..start + 4].copy_from_slice(&length.to_be_bytes());
-    Some(())
 }

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from msgtrace.model.batch import SpanBatch
+from collections.abc import Sequence
+
+from msgtrace.model.batch import SpanBatch, join_traces
+from msgtrace.model.span import Row
 from msgtrace.model.units import MAX_INT64
+from msgtrace.storage.sqlite.writer import json_list
+from msgtrace.storage.summary import trace_row
 
 TAKEN, REFUSED = "taken", "refused"
 NATIVELY, DECLINED = "taken natively", "declined"
@@ -23,6 +28,17 @@ def check_batch(batch: SpanBatch) -> None:
             assert not isinstance(text, str) or _is_storable(text)
     assert sum(delta.span_count for delta in batch.traces.values()) == len(batch.spans)
     assert bool(batch.rejected_spans) == bool(batch.rejection_message)
+
+
+def summaries(batches: Sequence[SpanBatch]) -> list[Row]:
+    """The rows of what batches add to their traces, by trace."""
+    traces = join_traces(batches)
+    if isinstance(traces, dict):
+        return [trace_row(key, traces[key], json_list) for key in sorted(traces)]
+    rows = list(traces.to_tuples())
+    assert len(traces) == len(rows)
+    assert list(traces.times()) == [row[2:4] for row in rows]
+    return rows
 
 
 def _is_storable(text: str) -> bool:

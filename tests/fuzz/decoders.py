@@ -11,7 +11,7 @@ from msgtrace.model.batch import SpanBatch
 from msgtrace.otlp import native
 from msgtrace.otlp.decode import decode_export_request
 from msgtrace.otlp.json import decode_export_json
-from tests.fuzz.batches import DECLINED, NATIVELY, REFUSED, check_batch
+from tests.fuzz.batches import DECLINED, NATIVELY, REFUSED, check_batch, summaries
 
 Decode = Callable[[bytes], SpanBatch]
 
@@ -47,5 +47,7 @@ def _outcome(decode: Decode, body: bytes) -> tuple[dict[str, Any], bool]:
     check_batch(batch)
     said = {each.name: getattr(batch, each.name) for each in dataclasses.fields(batch)}
     is_native = said.pop("copy_rows") is not None
+    del said["join_traces"]
+    rows = {"spans": list(batch.spans), "summaries": summaries([batch])}
     # As text, since no NaN equals another.
-    return said | {"spans": list(batch.spans), "genai": repr(batch.genai)}, is_native
+    return said | rows | {"genai": repr(batch.genai)}, is_native

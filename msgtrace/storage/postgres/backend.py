@@ -26,6 +26,7 @@ from msgtrace.storage.postgres.reader import DIALECT, SnapshotReader, numbered
 from msgtrace.storage.postgres.rebuild import PostgresRebuild
 from msgtrace.storage.postgres.schema import migrate_postgres, require_current
 from msgtrace.storage.postgres.status import read_status
+from msgtrace.storage.postgres.summaries import make_incoming_traces
 from msgtrace.storage.postgres.writer import LOCK_TRACES, BatchWriter
 from msgtrace.storage.protocol import StorageStatus
 from msgtrace.storage.reader import SqlReader, Statement, delete_matching
@@ -87,7 +88,9 @@ class PostgresStorage(SqlReader, PostgresRebuild):
                 await opening.open_at_once(settings, ensure)
             else:
                 await stack.enter_async_context(opening.under_way(settings, ensure))
-            writers, readers = await stack.enter_async_context(open_pools(settings))
+            writers, readers = await stack.enter_async_context(
+                open_pools(settings, make_incoming_traces)
+            )
             connection_check = ConnectionCheck(settings)
             stack.callback(connection_check.close)
             yield cls(settings, writers, readers, connection_check, opening)

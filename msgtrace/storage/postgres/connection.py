@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TypeAlias
 
 import asyncpg
@@ -46,11 +46,19 @@ _NEVER_RIGHT = (
 
 
 @contextlib.asynccontextmanager
-async def open_pools(settings: Settings) -> AsyncIterator[tuple[Pool, Pool]]:
-    """A pool to write and a pool to read; connections are made when first needed."""
+async def open_pools(
+    settings: Settings, prepare_writer: Callable[[PlainConnection], Coroutine[None, None, None]]
+) -> AsyncIterator[tuple[Pool, Pool]]:
+    """A pool to write and a pool to read; connections are made when first needed.
+
+    prepare_writer: called for each new connection of the first.
+    """
     async with (
         _pool(
-            settings, max_size=settings.database_writers, command_timeout=WRITE_TIMEOUT_S
+            settings,
+            max_size=settings.database_writers,
+            command_timeout=WRITE_TIMEOUT_S,
+            prepare=prepare_writer,
         ) as writers,
         _pool(
             settings,
@@ -172,6 +180,7 @@ async def _pool(
     max_size: int,
     command_timeout: float,
     server_settings: dict[str, str] | None = None,
+    prepare: Callable[[PlainConnection], Coroutine[None, None, None]] | None = None,
 ) -> AsyncIterator[Pool]:
     pool = await asyncpg.create_pool(
         settings.database_url,
@@ -179,6 +188,7 @@ async def _pool(
         max_size=max_size,
         command_timeout=command_timeout,
         timeout=5,
+        init=prepare,
         server_settings=session_settings(settings) | (server_settings or {}),
     )
     try:

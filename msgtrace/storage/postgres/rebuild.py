@@ -17,7 +17,7 @@ from msgtrace.storage.postgres.operations import (
 )
 from msgtrace.storage.postgres.reader import numbered
 from msgtrace.storage.postgres.usage import insert_usage
-from msgtrace.storage.postgres.writer import LOCK_TRACES, array_literal
+from msgtrace.storage.postgres.writer import LOCK_TRACES
 from msgtrace.storage.rebuild import (
     COUNT_ALL,
     COUNT_OUTDATED,
@@ -116,6 +116,15 @@ async def _rebuild(
         new = resummarize([tuple(row) for row in spans], prices)
         await connection.execute(_DELETE_USAGE, tenant_id, found)
         await insert_usage(connection, new.usage)
-        rows = [trace_row(key, delta, array_literal) for key, delta in sorted(new.traces.items())]
+        rows = [trace_row(key, delta, _array_literal) for key, delta in sorted(new.traces.items())]
         await connection.executemany(_SET_SUMMARY, [(*row[2:], *row[:2]) for row in rows])
     return Rebuilt(len(keys), keys[-1])
+
+
+def _array_literal(texts: list[str]) -> str:
+    """A text[] in PostgreSQL's own notation.
+
+    Arrays of arrays cannot be parameters unless all have one length.
+    """
+    quoted = ('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
+    return "{" + ",".join(quoted) + "}"

@@ -6,77 +6,23 @@ then the flush is written again through a temporary table, and only what was rea
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 
 import asyncpg
 
 from msgtrace.errors import StorageUnavailable
-from msgtrace.model.batch import (
-    COPY_HEADER,
-    COPY_TRAILER,
-    SpanBatch,
-    TraceDelta,
-    TraceKey,
-    merge_traces,
-)
+from msgtrace.model.batch import SpanBatch, join_traces
 from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, Row
 from msgtrace.storage.operations import ToldOperations
 from msgtrace.storage.postgres.connection import Connection, Pool
 from msgtrace.storage.postgres.errors import translated_write_errors
 from msgtrace.storage.postgres.operations import tell_operations
 from msgtrace.storage.postgres.partitions import DayPartitions
+from msgtrace.storage.postgres.summaries import Traces, add_traces, binary_copy, times_of
 from msgtrace.storage.postgres.usage import insert_new_usage, insert_usage, settle_usage
 from msgtrace.storage.resent import Incoming, SpanKey, first_of_each, only_new
-from msgtrace.storage.summary import LIST_COLUMNS, TRACE_COLUMNS, on_known_trace, trace_row
-from msgtrace.storage.usage import MAX_SETTLED, usage_rows
-
-_COLUMN_TYPES = {
-    "tenant_id": "integer",
-    "cost": "double precision",
-    "estimated_cost": "double precision",
-    "aliases_version": "integer",
-    "has_usage": "boolean",
-    "root_has_parent": "boolean",
-    "trace_id": "bytea",
-    "root_span_id": "bytea",
-} | dict.fromkeys(
-    (name for name in TRACE_COLUMNS if name.endswith(("_ns", "_count", "_tokens"))), "bigint"
-)
-
-_LIST_TYPES = dict.fromkeys(LIST_COLUMNS, "text[]") | {"terms": "bigint[]"}
-
-_SELECTED = [
-    f"{name}::{_LIST_TYPES[name]}" if name in _LIST_TYPES else name for name in TRACE_COLUMNS
-]
-_ARRAYS = [f"${n}::{_COLUMN_TYPES.get(name, 'text')}[]" for n, name in enumerate(TRACE_COLUMNS, 1)]
-
-_UNITED = "ARRAY(SELECT unnest(traces.{0}) UNION SELECT unnest(excluded.{0}) ORDER BY 1)"
-
-_UNITED_TERMS = """CASE WHEN traces.terms @> excluded.terms THEN traces.terms ELSE (
-    SELECT CASE WHEN count(*) <= {max} THEN array_agg(term) END
-    FROM (SELECT unnest(traces.terms) AS term UNION SELECT unnest(excluded.terms)) AS united
-) END"""
-
-_ON_KNOWN_TRACE = on_known_trace(
-    least="least",
-    greatest="greatest",
-    unite=_UNITED.format,
-    unite_terms=_UNITED_TERMS,
-    collation='COLLATE "C"',
-)
-
-# Returns the traces in which statements about tokens and cost may be nested.
-_UPSERT_TRACES = f"""
-WITH stored AS (
-    INSERT INTO traces ({", ".join(TRACE_COLUMNS)})
-    SELECT {", ".join(_SELECTED)}
-    FROM unnest({", ".join(_ARRAYS)}) AS delta ({", ".join(TRACE_COLUMNS)})
-    {_ON_KNOWN_TRACE}
-    RETURNING traces.tenant_id, traces.trace_id, traces.usage_count
-)
-SELECT tenant_id, trace_id FROM stored WHERE usage_count BETWEEN 2 AND {MAX_SETTLED}
-"""  # noqa: S608 - built from constants
+from msgtrace.storage.usage import usage_rows
 
 _SPAN_COLUMN_LIST = ", ".join(SPAN_COLUMNS)
 
@@ -128,17 +74,15 @@ class BatchWriter:
 
     async def write(self, batches: Sequence[SpanBatch]) -> int:
         """See SpanWriter.write_spans."""
-        traces = merge_traces(batches)
+        traces = join_traces(batches)
         with translated_write_errors():
-            await self._partitions.ensure(
-                (trace.start_time_ns, trace.end_time_ns) for trace in traces.values()
-            )
+            await self._partitions.ensure(times_of(traces))
             try:
                 return await self._copy(batches, traces)
             except _RESENT:
                 return await self._copy_new(first_of_each(batches), batches)
 
-    async def _copy(self, batches: Sequence[SpanBatch], traces: dict[TraceKey, TraceDelta]) -> int:
+    async def _copy(self, batches: Sequence[SpanBatch], traces: Traces) -> int:
         """The fast path; raises UniqueViolationError if a span is stored already."""
         untold = self._told.untold(batches)
         async with self._pool.acquire() as connection:
@@ -200,19 +144,12 @@ async def _copy_spans(connection: Connection, batches: Sequence[SpanBatch]) -> N
     rows = [batch.spans for batch in batches if batch.copy_rows is None]
     if ready:
         await connection.copy_to_table(
-            "spans", source=_binary_copy(ready), columns=SPAN_COLUMNS, format="binary"
+            "spans", source=binary_copy(ready), columns=SPAN_COLUMNS, format="binary"
         )
     if rows:
         await connection.copy_records_to_table(
             "spans", records=chain.from_iterable(rows), columns=SPAN_COLUMNS
         )
-
-
-async def _binary_copy(ready: Sequence[bytes]) -> AsyncIterator[bytes]:
-    yield COPY_HEADER
-    for tuples in ready:
-        yield tuples
-    yield COPY_TRAILER
 
 
 async def _insert_new_spans(connection: Connection, rows: list[Row]) -> set[SpanKey]:
@@ -223,24 +160,13 @@ async def _insert_new_spans(connection: Connection, rows: list[Row]) -> set[Span
 
 async def _add_to_traces(
     connection: Connection,
-    traces: dict[TraceKey, TraceDelta],
+    traces: Traces,
     usage: list[Row],
     insert: Callable[[Connection, list[Row]], Awaitable[None]],
 ) -> None:
     """Add to the summaries, whose rows are locked from here on, and settle what is nested."""
-    # Sorted by key: two writers lock the rows that they share in the same order.
-    rows = [trace_row(key, traces[key], array_literal) for key in sorted(traces)]
-    if not rows:
+    if not traces:
         return
-    several = await connection.fetch(_UPSERT_TRACES, *map(list, zip(*rows, strict=True)))
+    several = await add_traces(connection, traces)
     await insert(connection, usage)
-    await settle_usage(connection, [(row[0], row[1]) for row in several])
-
-
-def array_literal(texts: list[str]) -> str:
-    """A text[] in PostgreSQL's own notation.
-
-    Arrays of arrays cannot be parameters unless all have one length.
-    """
-    quoted = ('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
-    return "{" + ",".join(quoted) + "}"
+    await settle_usage(connection, several)

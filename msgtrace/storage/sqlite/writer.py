@@ -8,7 +8,7 @@ from itertools import chain
 
 import msgspec
 
-from msgtrace.model.batch import SpanBatch, merge_traces
+from msgtrace.model.batch import SpanBatch, join_traces
 from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, Row
 from msgtrace.storage.operations import ToldOperations
 from msgtrace.storage.resent import NewSpans, SpanKey, first_of_each, only_new
@@ -67,7 +67,7 @@ def _write(connection: sqlite3.Connection, batches: Sequence[SpanBatch]) -> int:
     connection.execute("SAVEPOINT spans")
     try:
         insert_rows(connection, "spans", SPAN_COLUMNS, spans)
-        traces = merge_traces(batches)
+        traces = join_traces(batches)
         usage = [row for batch in batches for row in usage_rows(batch.spans, batch.genai)]
     except sqlite3.IntegrityError:
         if not connection.in_transaction:  # a trigger of the operator's has rolled everything back
@@ -76,10 +76,14 @@ def _write(connection: sqlite3.Connection, batches: Sequence[SpanBatch]) -> int:
         new = _without_known(connection, batches)
         spans, traces, usage = new.rows, new.traces, usage_rows(new.rows, new.genai)
         insert_rows(connection, "spans", SPAN_COLUMNS, spans)
-    summaries = [trace_row(key, delta, json_list) for key, delta in traces.items()]
+    summaries = (
+        [trace_row(key, delta, json_list) for key, delta in traces.items()]
+        if isinstance(traces, dict)
+        else traces.to_tuples()
+    )
     insert_rows(connection, "traces", TRACE_COLUMNS, summaries, _ON_KNOWN_TRACE)
     insert_usage(connection, usage)
-    settle_usage(connection, list(traces))
+    settle_usage(connection, [(row[0], row[1]) for row in summaries])
     return len(spans)
 
 

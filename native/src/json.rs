@@ -20,8 +20,8 @@ const MARK: &[u8] = "\u{2400}".as_bytes();
 /// One pair of a map, its value not yet read.
 #[derive(Clone, Copy)]
 pub struct Pair<'a> {
-    /// Empty where the key is a string index.
-    pub key: &'a str,
+    /// Not yet checked to be UTF-8; empty where the key is a string index.
+    pub key: &'a [u8],
     value: &'a [u8],
     index: i32,
 }
@@ -29,12 +29,12 @@ pub struct Pair<'a> {
 impl<'a> Pair<'a> {
     /// A KeyValue.
     pub fn read(message: &'a [u8]) -> Maybe<Self> {
-        let mut pair = Pair { key: "", value: &[], index: 0 };
+        let mut pair = Pair { key: &[], value: &[], index: 0 };
         let mut has_value = false;
         let mut fields = Fields::of(message);
         while let Some((number, value)) = fields.next()? {
             match number {
-                1 => pair.key = value.text()?,
+                1 => pair.key = value.bytes()?,
                 2 if has_value => return None, // two messages would have to be merged
                 2 => (pair.value, has_value) = (value.bytes()?, true),
                 3 => pair.index = value.varint()? as i32,
@@ -57,7 +57,7 @@ fn write_map_at(out: &mut Vec<u8>, pairs: &[Pair], depth: u32) -> Maybe<()> {
             if number > 0 {
                 out.push(b',');
             }
-            write_string(out, pair.key);
+            write_string(out, pair.key)?;
             out.push(b':');
             write_value(out, pair.value, depth + 1)?;
         }
@@ -71,7 +71,7 @@ fn write_map_at(out: &mut Vec<u8>, pairs: &[Pair], depth: u32) -> Maybe<()> {
         }
         out.push(b'[');
         match strindex(pair) {
-            0 => write_string(out, pair.key),
+            0 => write_string(out, pair.key)?,
             index => write_tagged_number(out, b"$strindex", i64::from(index)),
         }
         out.push(b',');
@@ -88,7 +88,7 @@ fn strindex(pair: &Pair) -> i32 {
 }
 
 fn is_plain(pairs: &[Pair]) -> bool {
-    let looks_tagged = pairs.len() == 1 && pairs[0].key.starts_with('$');
+    let looks_tagged = pairs.len() == 1 && pairs[0].key.starts_with(b"$");
     !looks_tagged && pairs.iter().all(|pair| strindex(pair) == 0) && are_distinct(pairs)
 }
 
@@ -125,7 +125,7 @@ fn write_value(out: &mut Vec<u8>, message: &[u8], depth: u32) -> Maybe<()> {
 
 fn write_kind(out: &mut Vec<u8>, number: u32, value: Value, depth: u32) -> Maybe<()> {
     match number {
-        1 => write_string(out, value.text()?),
+        1 => write_string(out, value.bytes()?)?,
         2 => out.extend_from_slice(if value.varint()? != 0 { b"true" } else { b"false" }),
         3 => write_int(out, value.varint()? as i64),
         4 => write_double(out, f64::from_bits(value.fixed64()?)),
@@ -225,35 +225,64 @@ pub fn write_unsigned(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[start..]);
 }
 
-/// Write a JSON string, escaped for JSON and for storage.
+/// Write a JSON string, escaped for JSON and for storage. The text must be UTF-8; the other decoder
+/// repairs what is not.
 #[inline]
-pub fn write_string(out: &mut Vec<u8>, text: &str) {
-    let bytes = text.as_bytes();
+pub fn write_string(out: &mut Vec<u8>, text: &[u8]) -> Maybe<()> {
     out.push(b'"');
-    if bytes.iter().any(|&byte| must_be_looked_at(byte)) {
-        write_escaped(out, bytes);
+    if is_plain_ascii(text) {
+        out.extend_from_slice(text);
     } else {
-        out.extend_from_slice(bytes);
+        std::str::from_utf8(text).ok()?;
+        write_escaped(out, text);
     }
     out.push(b'"');
+    Some(())
 }
 
+/// Whether it is ASCII without anything that JSON or storage would escape; most text is.
 #[inline]
-fn must_be_looked_at(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\' || byte == MARK[0]
+pub fn is_plain_ascii(text: &[u8]) -> bool {
+    let Some((last, _)) = text.split_last_chunk::<8>().map(|(rest, last)| (last, rest)) else {
+        return !text.iter().any(|&byte| !(0x20..0x80).contains(&byte) || byte == b'"' || byte == b'\\');
+    };
+    let words = text.chunks_exact(8).filter_map(|chunk| chunk.first_chunk::<8>());
+    // The last eight bytes may have been looked at before: that costs less than one by one.
+    words.chain([last]).fold(0, |found, word| found | not_plain(u64::from_le_bytes(*word))) == 0
 }
 
-fn write_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
-    for (place, &byte) in bytes.iter().enumerate() {
-        if byte == 0 {
-            write_stored_zero(out);
-        } else {
-            if bytes[place..].starts_with(MARK) {
-                out.extend_from_slice(MARK);
+/// A word that is 0 if all eight bytes are plain: in each byte the highest bit says what it is not.
+/// Source: Hacker's Delight, 6-1, "Find First 0-Byte".
+#[inline]
+fn not_plain(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let quote = word ^ (ONES * b'"' as u64);
+    let backslash = word ^ (ONES * b'\\' as u64);
+    let below_space = word.wrapping_sub(ONES * 0x20);
+    // A borrow can only come from a byte that is found itself.
+    (word | below_space | quote.wrapping_sub(ONES) | backslash.wrapping_sub(ONES)) & HIGH
+}
+
+fn write_escaped(out: &mut Vec<u8>, text: &[u8]) {
+    let mut written = 0;
+    for (place, &byte) in text.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != MARK[0] {
+            continue;
+        }
+        out.extend_from_slice(&text[written..place]);
+        written = place + 1;
+        match byte {
+            0 => write_stored_zero(out),
+            _ => {
+                if text[place..].starts_with(MARK) {
+                    out.extend_from_slice(MARK);
+                }
+                write_json_byte(out, byte);
             }
-            write_json_byte(out, byte);
         }
     }
+    out.extend_from_slice(&text[written..]);
 }
 
 /// Write a JSON string of text that is escaped for storage already.
@@ -281,14 +310,14 @@ fn write_json_byte(out: &mut Vec<u8>, byte: u8) {
     }
 }
 
-/// Write text as a text column holds it.
+/// Write text as a text column holds it. It must be UTF-8, as for `write_string`.
 #[inline]
-pub fn write_stored(out: &mut Vec<u8>, text: &str) {
-    let bytes = text.as_bytes();
-    if !bytes.iter().any(|&byte| byte == 0 || byte == MARK[0]) {
+pub fn write_stored(out: &mut Vec<u8>, bytes: &[u8]) -> Maybe<()> {
+    if is_plain_ascii(bytes) {
         out.extend_from_slice(bytes);
-        return;
+        return Some(());
     }
+    std::str::from_utf8(bytes).ok()?;
     for (place, &byte) in bytes.iter().enumerate() {
         if byte == 0 {
             write_stored_zero(out);
@@ -299,6 +328,7 @@ pub fn write_stored(out: &mut Vec<u8>, text: &str) {
             out.push(byte);
         }
     }
+    Some(())
 }
 
 fn write_stored_zero(out: &mut Vec<u8>) {
@@ -342,7 +372,27 @@ mod tests {
     fn text_is_escaped_for_json_and_for_storage() {
         let text = "a\"\\\u{8}\t\n\u{c}\r\u{1}\u{1f}\0\u{2400}\u{2401}é/\u{7f}";
         let wanted = "\"a\\\"\\\\\\b\\t\\n\\f\\r\\u0001\\u001f\u{2400}0\u{2400}\u{2400}\u{2401}é/\u{7f}\"";
-        assert_eq!(written(|out| write_string(out, text)), wanted);
+        assert_eq!(written(|out| write_string(out, text.as_bytes()).unwrap()), wanted);
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_is_left_alone() {
+        assert!(write_string(&mut Vec::new(), b"eight or more \xff").is_none());
+        assert!(write_stored(&mut Vec::new(), b"\xc3").is_none());
+    }
+
+    #[test]
+    fn what_must_be_escaped_is_found_wherever_it_stands() {
+        for length in 0..20 {
+            let plain: Vec<u8> = (0..length).map(|place| b" !#[]~\x7fz"[place % 8]).collect();
+            assert!(is_plain_ascii(&plain), "{plain:?}");
+            for (place, odd) in (0..length).flat_map(|place| [0, 0x1f, b'"', b'\\', 0x80, 0xff].map(|odd| (place, odd)))
+            {
+                let mut text = plain.clone();
+                text[place] = odd;
+                assert!(!is_plain_ascii(&text), "{text:?}");
+            }
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub struct Destination {
 
 /// The attribute names that make a span worth a second look.
 pub struct Keys {
-    names: HashSet<String>,
+    names: HashSet<Vec<u8>>,
     /// By first byte: which lengths there are, so that most names need no hash.
     lengths: [u64; 256],
 }
@@ -73,24 +73,25 @@ pub struct Keys {
 impl Keys {
     /// Of these names.
     pub fn of(names: Vec<String>) -> Self {
+        let names: HashSet<Vec<u8>> = names.into_iter().map(String::into_bytes).collect();
         let mut lengths = [0u64; 256];
         for name in &names {
-            if let Some(&first) = name.as_bytes().first() {
+            if let Some(&first) = name.first() {
                 lengths[usize::from(first)] |= length_bit(name);
             }
         }
-        Keys { names: names.into_iter().collect(), lengths }
+        Keys { names, lengths }
     }
 
     #[inline]
-    fn holds(&self, name: &str) -> bool {
-        name.as_bytes().first().is_some_and(|&first| self.lengths[usize::from(first)] & length_bit(name) != 0)
+    fn holds(&self, name: &[u8]) -> bool {
+        name.first().is_some_and(|&first| self.lengths[usize::from(first)] & length_bit(name) != 0)
             && self.names.contains(name)
     }
 }
 
 #[inline]
-fn length_bit(name: &str) -> u64 {
+fn length_bit(name: &[u8]) -> u64 {
     1 << name.len().min(63)
 }
 

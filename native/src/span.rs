@@ -38,9 +38,9 @@ pub struct Span<'a> {
     /// As it was sent.
     pub span_id: &'a [u8],
     parent_span_id: &'a [u8],
-    trace_state: &'a str,
-    /// As it was sent.
-    pub name: &'a str,
+    trace_state: &'a [u8],
+    /// As it was sent, not yet checked to be UTF-8.
+    pub name: &'a [u8],
     /// OTLP's number, or any other.
     pub kind: i32,
     start_time_ns: u64,
@@ -51,7 +51,7 @@ pub struct Span<'a> {
     dropped_links_count: u32,
     /// OTLP's number.
     pub status_code: i32,
-    status_message: &'a str,
+    status_message: &'a [u8],
     /// In the order of the wire.
     pub attributes: Vec<Pair<'a>>,
     events: Vec<&'a [u8]>,
@@ -73,9 +73,9 @@ impl<'a> Span<'a> {
             match number {
                 1 => self.trace_id = value.bytes()?,
                 2 => self.span_id = value.bytes()?,
-                3 => self.trace_state = value.text()?,
+                3 => self.trace_state = value.bytes()?,
                 4 => self.parent_span_id = value.bytes()?,
-                5 => self.name = value.text()?,
+                5 => self.name = value.bytes()?,
                 6 => self.kind = value.varint()? as i32,
                 7 => self.start_time_ns = value.fixed64()?,
                 8 => self.end_time_ns = value.fixed64()?,
@@ -101,7 +101,7 @@ impl<'a> Span<'a> {
         let mut fields = Fields::of(message);
         while let Some((number, value)) = fields.next()? {
             match number {
-                2 => self.status_message = value.text()?,
+                2 => self.status_message = value.bytes()?,
                 3 => self.status_code = value.varint()? as i32,
                 _ => {}
             }
@@ -197,12 +197,12 @@ fn write_list(out: &mut Vec<u8>, messages: &[&[u8]], write: fn(&mut Vec<u8>, &[u
 }
 
 fn write_event(out: &mut Vec<u8>, message: &[u8]) -> Maybe<()> {
-    let (mut time_ns, mut name, mut pairs, mut dropped) = (0, "", Vec::new(), 0);
+    let (mut time_ns, mut name, mut pairs, mut dropped) = (0, &[][..], Vec::new(), 0);
     let mut fields = Fields::of(message);
     while let Some((number, value)) = fields.next()? {
         match number {
             1 => time_ns = value.fixed64()?,
-            2 => name = value.text()?,
+            2 => name = value.bytes()?,
             3 => pairs.push(Pair::read(value.bytes()?)?),
             4 => dropped = value.varint()? as u32,
             _ => {}
@@ -211,7 +211,7 @@ fn write_event(out: &mut Vec<u8>, message: &[u8]) -> Maybe<()> {
     out.extend_from_slice(b"{\"time_unix_nano\":\"");
     write_unsigned(out, time_ns);
     out.extend_from_slice(b"\",\"name\":");
-    write_string(out, name);
+    write_string(out, name)?;
     out.extend_from_slice(b",\"attributes\":");
     write_map(out, &pairs)?;
     out.extend_from_slice(b",\"dropped_attributes_count\":");
@@ -221,14 +221,14 @@ fn write_event(out: &mut Vec<u8>, message: &[u8]) -> Maybe<()> {
 }
 
 fn write_link(out: &mut Vec<u8>, message: &[u8]) -> Maybe<()> {
-    let (mut trace_id, mut span_id, mut state) = (&[][..], &[][..], "");
+    let (mut trace_id, mut span_id, mut state) = (&[][..], &[][..], &[][..]);
     let (mut pairs, mut dropped, mut flags) = (Vec::new(), 0, 0);
     let mut fields = Fields::of(message);
     while let Some((number, value)) = fields.next()? {
         match number {
             1 => trace_id = value.bytes()?,
             2 => span_id = value.bytes()?,
-            3 => state = value.text()?,
+            3 => state = value.bytes()?,
             4 => pairs.push(Pair::read(value.bytes()?)?),
             5 => dropped = value.varint()? as u32,
             6 => flags = value.fixed32()?,
@@ -240,7 +240,7 @@ fn write_link(out: &mut Vec<u8>, message: &[u8]) -> Maybe<()> {
     out.extend_from_slice(b"\",\"span_id\":\"");
     write_hex(out, span_id);
     out.extend_from_slice(b"\",\"trace_state\":");
-    write_string(out, state);
+    write_string(out, state)?;
     out.extend_from_slice(b",\"attributes\":");
     write_map(out, &pairs)?;
     out.extend_from_slice(b",\"dropped_attributes_count\":");
@@ -258,7 +258,7 @@ fn write_count(out: &mut Vec<u8>, count: u32) {
 }
 
 /// As `write_count`, for text.
-fn write_text(out: &mut Vec<u8>, text: &str) -> Maybe<()> {
+fn write_text(out: &mut Vec<u8>, text: &[u8]) -> Maybe<()> {
     if text.is_empty() {
         write_null(out);
         return Some(());
@@ -266,9 +266,6 @@ fn write_text(out: &mut Vec<u8>, text: &str) -> Maybe<()> {
     write_stored_sized(out, text)
 }
 
-fn write_stored_sized(out: &mut Vec<u8>, text: &str) -> Maybe<()> {
-    write_sized(out, |out| {
-        write_stored(out, text);
-        Some(())
-    })
+fn write_stored_sized(out: &mut Vec<u8>, text: &[u8]) -> Maybe<()> {
+    write_sized(out, |out| write_stored(out, text))
 }

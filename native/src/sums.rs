@@ -23,13 +23,13 @@ pub struct Name {
 }
 
 impl Name {
-    fn of(service: usize, service_name: &str, name: &str) -> Self {
+    fn of(service: usize, service_name: &str, name: &[u8]) -> Maybe<Self> {
         let mut stored = Vec::with_capacity(name.len());
-        write_stored(&mut stored, name);
-        let text = String::from_utf8(stored).unwrap_or_default();
+        write_stored(&mut stored, name)?;
+        let text = String::from_utf8(stored).ok()?;
         let whole = format!("{} {service_name}{text}", service_name.chars().count());
         let terms = [term(text.as_bytes(), b"name"), term(whole.as_bytes(), b"operation")];
-        Name { service, text, terms }
+        Some(Name { service, text, terms })
     }
 }
 
@@ -118,7 +118,7 @@ pub struct Sums {
 pub struct Summing<'a> {
     sums: Sums,
     by_trace: HashMap<[u8; 16], usize>,
-    by_name: HashMap<(usize, &'a str), usize>,
+    by_name: HashMap<(usize, &'a [u8]), usize>,
     /// The trace of the span before, which most often is that of the next one.
     last: usize,
     /// By name: the kind and day that its last span had, most often those of the next one.
@@ -169,22 +169,21 @@ impl<'a> Summing<'a> {
     }
 
     fn see(&mut self, name: usize, kind: i32, day: i64) {
-        let is_new = name == self.last_seen.len();
-        if is_new {
+        if name == self.last_seen.len() {
             self.last_seen.push((kind, day));
+        } else if self.last_seen[name] == (kind, day) {
+            return;
         }
-        if is_new || self.last_seen[name] != (kind, day) {
-            self.last_seen[name] = (kind, day);
-            self.sums.operations.insert((name, kind, day));
-        }
+        self.last_seen[name] = (kind, day);
+        self.sums.operations.insert((name, kind, day));
     }
 
-    fn place_of_name(&mut self, service: usize, name: &'a str) -> Maybe<usize> {
+    fn place_of_name(&mut self, service: usize, name: &'a [u8]) -> Maybe<usize> {
         if let Some(&place) = self.by_name.get(&(service, name)) {
             return Some(place);
         }
         let place = self.sums.names.len();
-        self.sums.names.push(Name::of(service, self.sums.services.get(service)?, name));
+        self.sums.names.push(Name::of(service, self.sums.services.get(service)?, name)?);
         self.by_name.insert((service, name), place);
         Some(place)
     }
@@ -206,7 +205,7 @@ mod tests {
 
     #[test]
     fn terms_are_those_of_python() {
-        let name = Name::of(0, "shop é", "GET /");
+        let name = Name::of(0, "shop é", b"GET /").unwrap();
 
         assert_eq!(name.terms, TERMS);
     }

@@ -57,12 +57,6 @@ impl<'a> Value<'a> {
             _ => None,
         }
     }
-
-    /// Text that must be UTF-8; the other decoder repairs what is not.
-    #[inline]
-    pub fn text(self) -> Maybe<&'a str> {
-        std::str::from_utf8(self.bytes()?).ok()
-    }
 }
 
 /// The fields of one message, in the order of the wire.
@@ -78,7 +72,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The number and content of the next field; `Some(None)` at the end.
-    #[inline]
+    #[inline(always)]
     #[allow(clippy::type_complexity)]
     pub fn next(&mut self) -> Maybe<Option<(u32, Value<'a>)>> {
         if self.rest.is_empty() {
@@ -101,14 +95,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, count: usize) -> Maybe<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(count)?;
         self.rest = rest;
         Some(taken)
     }
 
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self) -> Maybe<u64> {
         let first = *self.rest.first()?;
         if first < 0x80 {

@@ -6,7 +6,9 @@ Path: receivers, pipeline → [otlp.encodings] → otlp.redaction → otlp.decod
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgtrace.errors import InvalidSetting
 from msgtrace.model.batch import SpanBatch
@@ -19,11 +21,18 @@ from msgtrace.otlp.rules import DEFAULT_RULES, DecodeRules
 PROTOBUF = "protobuf"
 JSON = "json"
 
-_PYTHON: dict[str, Callable[..., SpanBatch]] = {
+logger = logging.getLogger(__name__)
+
+Decode = Callable[..., SpanBatch]
+
+_PYTHON: dict[str, Decode] = {
     PROTOBUF: decode_export_request,
     JSON: decode_export_json,
 }
 _DECODERS = dict(_PYTHON)
+
+_PANIC = "PanicException"
+"""PyO3 has no module to import it from."""
 
 _REDACTORS: dict[str, Callable[[bytes, Redaction], tuple[bytes, Mapping[str, int]]]] = {
     PROTOBUF: redact_request,
@@ -47,8 +56,8 @@ def decode_as(encoding: str, payload: bytes, rules: DecodeRules = DEFAULT_RULES)
 def use_decoder(wanted: str) -> str:
     """Choose what decodes requests in this process; return which it is: python or native.
 
-    wanted: `auto`, `python` or `native`. Both make the same batches. Raises InvalidSetting if
-    `native` cannot be had.
+    wanted: `auto`, `python` or `native`. Both make the same batches, and where the native one
+    panics Python's takes its place. Raises InvalidSetting if `native` cannot be had.
     """
     _DECODERS.update(_PYTHON)
     if wanted == "python":
@@ -60,5 +69,26 @@ def use_decoder(wanted: str) -> str:
             return "python"
         problem = f"is native, which cannot be loaded ({error}): install msgtrace[native]"
         raise InvalidSetting("MSGTRACE_DECODER", problem) from error
-    _DECODERS.update({PROTOBUF: native.decode_natively, JSON: native.decode_json_natively})
+    _DECODERS.update(
+        {
+            PROTOBUF: _or_python(native.decode_natively, decode_export_request),
+            JSON: _or_python(native.decode_json_natively, decode_export_json),
+        }
+    )
     return "native"
+
+
+def _or_python(native: Decode, python: Decode) -> Decode:
+    """What `native` makes, or `python` where that panics: a fault of ours, and not the sender's."""
+
+    def decode(body: bytes, **rules: Any) -> SpanBatch:
+        try:
+            return native(body, **rules)
+        except BaseException as error:  # PyO3's is no Exception, and would leave a call unanswered
+            if type(error).__name__ != _PANIC:
+                raise
+            # Without its text, which may quote what was sent.
+            logger.error("native_decoder_panicked", extra={"body_bytes": len(body)})
+        return python(body, **rules)
+
+    return decode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import shutil
@@ -17,6 +18,7 @@ from msgtrace.otlp import encodings
 from msgtrace.otlp.decode import decode_export_request
 from msgtrace.settings import NATIVE_PACKAGE
 from tests.batches import request, span
+from tests.conformance.json_encoder import to_json
 from tests.end_to_end.processes import run_to_end, running
 from tests.end_to_end.senders import export
 from tests.native.cargo import has_packages
@@ -65,6 +67,33 @@ def test_auto_goes_on_without_it() -> None:
 def test_asking_for_it_where_it_is_not_installed_says_what_to_install() -> None:
     with pytest.raises(InvalidSetting, match=r"MSGTRACE_DECODER.*install msgtrace\[native\]"):
         encodings.use_decoder("native")
+
+
+class PanicException(BaseException):
+    pass
+
+
+@pytest.mark.skipif(not IS_INSTALLED, reason="msgtrace-native is not installed")
+@pytest.mark.parametrize("encoding", [encodings.PROTOBUF, encodings.JSON])
+def test_python_decodes_what_makes_the_native_one_panic(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, encoding: str
+) -> None:
+    def panic(_body: bytes, **_rules: object) -> None:
+        raise PanicException("byte index 1 of `a secret` is no boundary")
+
+    native = importlib.import_module("msgtrace.otlp.native")
+    monkeypatch.setattr(native, "decode_natively", panic)
+    monkeypatch.setattr(native, "decode_json_natively", panic)
+    encodings.use_decoder("native")
+    export = request(span(name="one"))
+    body = export.SerializeToString() if encoding == encodings.PROTOBUF else to_json(export)
+
+    batch = encodings.decode_as(encoding, body)
+
+    assert [row[15] for row in batch.spans] == ["one"]
+    [record] = caplog.records
+    assert (record.message, record.body_bytes) == ("native_decoder_panicked", len(body))  # type: ignore[attr-defined]  # an extra
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.end_to_end

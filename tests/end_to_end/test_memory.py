@@ -14,12 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
+from msgtrace.model.units import KIB, MIB
 from tests.batches import request, span
 from tests.end_to_end.processes import RunningProcess, running, wait_until
 from tests.end_to_end.senders import export
 from tests.http2 import CHECK, EXPORT, Connection, prefix
 
-MIB = 1024 * 1024
 MAX_MEMORY_BYTES = 400_000_000
 PATIENCE_S = 30.0
 INVALID_ARGUMENT = 3
@@ -113,9 +113,32 @@ async def of_stalled_bodies(service: RunningProcess) -> Counter[str]:
     return answers
 
 
+async def of_returning_calls(service: RunningProcess) -> Counter[str]:
+    """Stalled calls by the thousand; whoever is told to retry does so in the same moment."""
+    answers: Counter[str] = Counter()
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + 3
+
+    async def send(connection: Connection) -> None:
+        while loop.time() < until_s:
+            call = connection.begin()
+            await connection.send(call, prefix(64 * MIB) + bytes(64 * KIB))
+            await call.ended.wait()
+            answers[str(call.status)] += 1
+
+    async with connections(service, 200) as opened:
+        tasks = [asyncio.create_task(send(each)) for each in opened for _ in range(10)]
+        await asyncio.wait(tasks, timeout=3)
+        for task in tasks:
+            task.cancel()
+    assert answers.total() < 2 * len(tasks)  # they wait instead of keeping the collector busy
+    return answers
+
+
 ATTACKS: dict[str, tuple[Attack, str]] = {
     "whole messages": (of_whole_messages, str(UNAVAILABLE)),
     "stalled messages": (of_stalled_messages, str(UNAVAILABLE)),
+    "stalled calls that come again": (of_returning_calls, str(UNAVAILABLE)),
     "messages to the health service": (of_health_checks, str(UNAVAILABLE)),
     "gzip bombs over gRPC": (of_bombs, str(INVALID_ARGUMENT)),
     "stalled bodies": (of_stalled_bodies, "503"),

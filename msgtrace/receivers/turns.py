@@ -84,10 +84,11 @@ class Turns:
                 return
 
     def _leave(self, peer: str, turn: asyncio.Future[None]) -> None:
-        calls = self._waiting[peer]
-        calls.remove(turn)
-        if not calls:
-            del self._waiting[peer]
+        calls = self._waiting.get(peer)
+        if calls is not None and turn in calls:  # `give` may have passed over it already
+            calls.remove(turn)
+            if not calls:
+                del self._waiting[peer]
 
     def _forget_old(self) -> None:
         now_s = asyncio.get_running_loop().time()

@@ -58,15 +58,20 @@ async def test_connections_take_turns_however_many_calls_they_have(queue: Turns)
     assert queue.waiting_count == 0
 
 
-async def test_the_turn_of_a_client_that_left_goes_to_the_next(queue: Turns) -> None:
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "not yet known"])
+async def test_the_turn_of_a_client_that_left_goes_to_the_next(
+    queue: Turns, is_known: bool
+) -> None:
     had_turn, tasks = await begin(queue, "a", "b")
     tasks[0].cancel()
-    await settle()
+    if is_known:
+        await settle()
 
     queue.give()
     await settle()
 
     assert had_turn == ["b"]
+    assert tasks[0].cancelled()
     assert queue.waiting_count == 0
 
 

@@ -61,6 +61,8 @@ def _is_better_escaped(text: memoryview) -> bool:
     for piece in _pieces(text):
         chars += len(piece)
         escaped_chars += len(piece)
+        if "\0" in piece:  # stored as a character that is not ASCII
+            return False
         if not piece.isascii():
             plain = len(piece.encode("ascii", "ignore"))
             units = len(piece.encode("utf-16-le")) // 2  # two for what is beyond U+FFFF

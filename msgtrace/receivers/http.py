@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from msgtrace.errors import MalformedRequest, RequestTooLarge, SignalNotStored
+from msgtrace.errors import MalformedRequest, Overloaded, RequestTooLarge, SignalNotStored
 from msgtrace.model.units import MIB
 from msgtrace.receivers.body import content_coding, inflate
 from msgtrace.receivers.budget import ByteLease
@@ -120,8 +120,12 @@ def _answering(
         try:
             with export.budget.lease() as lease:
                 return await endpoint(request, lease)
-        except Exception as error:  # noqa: BLE001 - the table answers for every error
-            return _error_response(request, refuse(error, WIRE, export.metrics))
+        except asyncio.CancelledError:
+            # By the server, which stops and has waited long enough for this request.
+            error: Exception = Overloaded("the collector is stopping")
+        except Exception as raised:  # noqa: BLE001 - the table answers for every error
+            error = raised
+        return _error_response(request, refuse(error, WIRE, export.metrics))
 
     return answered
 

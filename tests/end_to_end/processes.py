@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -36,6 +37,8 @@ NO_SPILL = {"MSGTRACE_SPILL_DIR": "off"}
 
 Where the machine is so busy that a commit takes seconds, it would wait in the spill.
 """
+
+_TRACEBACK = re.compile(r'^(Traceback|  File ")', re.MULTILINE)
 
 STARTED: list[RunningProcess] = []
 """The services of the running test and of its fixtures, for the report of a failure."""
@@ -118,7 +121,7 @@ class RunningProcess:
             raise AssertionError(f"{self.command} does not stop\n{self.stderr}") from None
         ended_at = time.monotonic()
         assert code == 0, f"{self.command} ended with {code}\n{self.stderr}"
-        assert "Traceback" not in self.stderr
+        assert not _TRACEBACK.search(self.stderr)
         return ended_at
 
     def kill(self) -> None:

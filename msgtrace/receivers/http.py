@@ -122,10 +122,10 @@ def _answering(
                 return await endpoint(request, lease)
         except asyncio.CancelledError:
             # By the server, which stops and has waited long enough for this request.
-            error: Exception = Overloaded("the collector is stopping")
-        except Exception as raised:  # noqa: BLE001 - the table answers for every error
-            error = raised
-        return _error_response(request, refuse(error, WIRE, export.metrics))
+            stopping = Overloaded("the collector is stopping")
+            return _error_response(request, refuse(stopping, WIRE, export.metrics))
+        except Exception as error:  # noqa: BLE001 - the table answers for every error
+            return _error_response(request, refuse(error, WIRE, export.metrics))
 
     return answered
 

@@ -117,7 +117,7 @@ async def offer(send: Send, took_s: list[float], until: float) -> None:
 
 async def measure_small(ports: dict[str, int], seconds: float) -> None:
     """Print one line for each wire and number of connections."""
-    print(f"{'one-span requests':16}{'connections':>10}{'a second':>12}{'p50 ms':>9}{'p99 ms':>9}")
+    print(f"{'one-span requests':18}{'connections':>12}{'a second':>12}{'p50 ms':>9}{'p99 ms':>9}")
     for name, (wire, open_sender, make_body, headers) in WIRES.items():
         for count in CONNECTIONS:
             senders = [await open_sender(ports[wire], make_body, headers) for _ in range(count)]
@@ -126,7 +126,7 @@ async def measure_small(ports: dict[str, int], seconds: float) -> None:
             await asyncio.gather(*(offer(send, took_s, until) for send in senders))
             p50, p99 = percentiles_ms(took_s)
             rate = len(took_s) / seconds
-            print(f"{name:16}{count:11}{rate:12,.0f}{p50:9.1f}{p99:9.1f}", flush=True)
+            print(f"{name:18}{count:12}{rate:12,.0f}{p50:9.1f}{p99:9.1f}", flush=True)
 
 
 def percentiles_ms(took_s: list[float]) -> tuple[float, float]:
@@ -206,8 +206,8 @@ def measure_attacks(folder: Path, only: str) -> None:
 
 
 ATTACK_HEADING = (
-    f"{'':38}{'peak':>7}   {'p99 of others, ms':^26}   {'refused':^9}\n"
-    f"{'clients, attack':32}{'wire':6}{'MB':>7}   {'http':>8}{'grpc':>9}{'before':>9}"
+    f"{'':44}{'peak':>7}   {'p99 of others, ms':^26}   {'refused':^9}\n"
+    f"{'clients, attack':38}{'wire':6}{'MB':>7}   {'http':>8}{'grpc':>9}{'before':>9}"
     f"   {'http':>4} {'grpc':>4}   goals    answers to the attackers"
 )
 
@@ -225,7 +225,7 @@ def print_attack(
     is_met = peak_mb < GOAL_MB and max(p99_ms.values()) < GOAL_P99_MS
     counts = ", ".join(f"{count} x {answer}" for answer, count in sorted(answers.items()))
     print(
-        f"{ATTACKS[name].clients:5} x {name:24}{wire:6}{peak_mb:7.0f}   {p99_ms['http']:8.0f}"
+        f"{ATTACKS[name].clients:5} x {name:30}{wire:6}{peak_mb:7.0f}   {p99_ms['http']:8.0f}"
         f"{p99_ms['grpc']:9.0f}{calm_ms:9.0f}   {neighbours['http'].refused:4}"
         f" {neighbours['grpc'].refused:4}   {'met' if is_met else 'MISSED':8} {counts}",
         flush=True,

@@ -36,7 +36,7 @@ def long_text_to_json(text: memoryview) -> JsonText:
 def long_json(encoded: bytes) -> JsonText:
     """JSON in UTF-8 as text, escaped for storage."""
     view = memoryview(encoded)
-    if "\\u0000".encode() in encoded or not _is_better_escaped(view):
+    if b"\\u0000" in encoded or not _is_better_escaped(view):
         return JsonText(escape_json(encoded.decode()))
     return JsonText("".join(map(_escaped, _pieces(view))))
 

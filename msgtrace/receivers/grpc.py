@@ -34,11 +34,10 @@ LOOKAHEAD_BYTES = 16 * KIB
 """What a client may send of a call before the collector reads it: the window of HTTP/2."""
 
 MAX_PENDING_CALLS = 5_000
-"""Calls that have come and that the event loop has not taken up yet. gRPC ends some of those beyond
-it with CANCELLED, and all at one and a half times as many."""
+"""Calls that have come and that the event loop has not taken up yet.
 
-MAX_CALLS_OF_A_CONNECTION = 1_024
-"""At the same time; a client that has more to do waits, or opens another connection."""
+gRPC ends some of those beyond it with CANCELLED, and all at one and a half times as many.
+"""
 
 MIN_PING_INTERVAL_MS = 5_000
 """Between two keepalive pings of a client without calls."""
@@ -101,7 +100,6 @@ def _options(max_request_bytes: int, shares_port: bool) -> list[tuple[str, int]]
         # With gRPC's 1,000 a burst of calls by one client costs others theirs.
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS * 3 // 2),
-        ("grpc.max_concurrent_streams", MAX_CALLS_OF_A_CONNECTION),
         # A second collector on the same port must fail, not share it in silence.
         ("grpc.so_reuseport", int(shares_port)),
         # Exporters ping every 10 s; gRPC's defaults would cut them off with GOAWAY too_many_pings.

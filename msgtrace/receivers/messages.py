@@ -98,8 +98,8 @@ class MessageReader:
     async def read(self, context: Context, lease: ByteLease) -> bytes:
         """The one message of a call, held by `lease`.
 
-        Raises WrongMessageCount for none or several, Overloaded, MessageTooSlow, and CancelledError if
-        the call was ended meanwhile.
+        Raises WrongMessageCount for none or several, Overloaded, MessageTooSlow, and CancelledError
+        if the call was ended meanwhile.
         """
         if self._turns.has_peers:
             self._keep_looking()

@@ -26,7 +26,8 @@ from tests.batches import request, span
 from tests.end_to_end.processes import RunningProcess, can_connect, running, wait_until
 from tests.end_to_end.senders import EXPORT_METHOD, PROTOBUF, TIMEOUT_S, call_grpc, export, post
 
-PROMPT_S = 4.0
+PROMPT_S = 5.0
+"""Less than a stop waits for anything, and enough for a busy machine."""
 
 ABANDONED_S = 2 * ABANDONED_GRACE_S
 """What a write that nobody waits for is given."""
@@ -193,8 +194,7 @@ def test_what_takes_longer_than_a_stop_may_is_told_to_come_back_and_logs_no_faul
 
         assert over_http.result(TIMEOUT_S).status_code == 503
         assert over_http.result(TIMEOUT_S).headers["retry-after"] == "1"
-        error = over_grpc.exception(TIMEOUT_S)
-        assert isinstance(error, grpc.Call)
+        error: Any = over_grpc.exception(TIMEOUT_S)
         assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 

@@ -27,7 +27,7 @@ from tests.http2 import BROKEN, PREFACE, SETTINGS, Connection, prefix
 CLIENTS = 100
 SLOW_S = 4.0
 """How long clients go on that send slowly, stall, or come again."""
-LONGEST_S = 8.0
+LONGEST_S = 6.0
 """When clients that send once are left alone, whatever has become of them."""
 BROKEN_PAUSE_S = 0.1
 

@@ -30,7 +30,7 @@ from benchmarks.processes import running_collector, wait_for_port
 
 CONNECTIONS = (1, 16, 256)
 PAUSE_S = 0.02
-CALM_S = 1.0
+CALM_S = 0.7
 """Before an attack, for comparison."""
 AFTERMATH_S = 0.5
 """So that an attack that was over at once shows what it left."""

@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gzip
 import json
+import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from msgtrace.model.units import KIB, MIB
+from msgtrace.serving import raise_open_file_limit
 from tests.batches import request, span
-from tests.http2 import BROKEN, Connection, prefix
+from tests.http2 import BROKEN, PREFACE, SETTINGS, Connection, prefix
 
 CLIENTS = 100
-SLOW_S = 6.0
+SLOW_S = 4.0
 """How long clients go on that send slowly, stall, or come again."""
+LONGEST_S = 6.0
+"""When clients that send once are left alone, whatever has become of them."""
+BROKEN_PAUSE_S = 0.1
 
 PROTOBUF_HEADERS = "Content-Type: application/x-protobuf"
 
@@ -110,7 +116,31 @@ class GrpcClient:
         return "broken" if call.status == BROKEN else str(call.status)
 
 
-Client = HttpClient | GrpcClient
+class IdleClient:
+    """Opens a connection, says something that is no request, and then nothing or very little."""
+
+    def __init__(self, port: int, said: bytes, goes_on_with: bytes) -> None:
+        self._port = port
+        self._said, self._goes_on_with = said, goes_on_with
+
+    async def send(self, _body: Body, _pace: Pace) -> str:
+        """Until the connection is closed."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            writer.write(self._said)
+            while not reader.at_eof():
+                writer.write(self._goes_on_with)
+                await writer.drain()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(64 * KIB), 1)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+        return "closed"
+
+
+Client = HttpClient | GrpcClient | IdleClient
 
 
 def pieces(content: bytes) -> Iterable[memoryview]:
@@ -130,6 +160,13 @@ class Attack:
     pace: Pace = at_once
     lasts_s: float | None = None
     """Until then clients come again and again; None: each sends once."""
+    idles: Mapping[str, tuple[bytes, bytes]] | None = None
+    """Instead of requests: what is said by wire once, and every second."""
+
+
+HALF_A_HEAD = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\n"
+HTTP2_HANDSHAKE = PREFACE + bytes([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0])
+IDLE_CONNECTIONS = 3_000
 
 
 def empty_links(size: int) -> bytes:
@@ -180,6 +217,19 @@ ATTACKS = {
         connections=4,
         lasts_s=SLOW_S,
     ),
+    "idle connections": Attack(
+        make_body=lambda: Body.whole(b""),
+        clients=IDLE_CONNECTIONS,
+        idles={"http": (b"", b""), "grpc": (HTTP2_HANDSHAKE, b"")},
+        lasts_s=SLOW_S,
+    ),
+    "slow headers": Attack(
+        make_body=lambda: Body.whole(b""),
+        clients=IDLE_CONNECTIONS,
+        wires=("http",),
+        idles={"http": (HALF_A_HEAD, b"X: y\r\n")},
+        lasts_s=SLOW_S,
+    ),
 }
 
 
@@ -192,16 +242,19 @@ async def run(attack: Attack, wire: str, port: int, body: Body) -> Counter[str]:
     async def go_on(client: Client) -> None:
         while True:
             try:
-                answers[await client.send(body, attack.pace)] += 1
+                answer = await client.send(body, attack.pace)
             except asyncio.CancelledError:
                 answers["none"] += 1
                 raise
+            answers[answer] += 1
+            if answer == "broken":
+                await asyncio.sleep(BROKEN_PAUSE_S)
             if loop.time() >= until:
                 return
 
     clients = [client async for client in _clients(attack, wire, port)]
     tasks = [asyncio.create_task(go_on(client)) for client in clients]
-    await asyncio.wait(tasks, timeout=attack.lasts_s)
+    await asyncio.wait(tasks, timeout=attack.lasts_s or LONGEST_S)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -209,6 +262,10 @@ async def run(attack: Attack, wire: str, port: int, body: Body) -> Counter[str]:
 
 
 async def _clients(attack: Attack, wire: str, port: int) -> AsyncIterator[Client]:
+    if attack.idles is not None:
+        for _ in range(attack.clients):
+            yield IdleClient(port, *attack.idles[wire])
+        return
     if wire == "http":
         for _ in range(attack.clients):
             yield HttpClient(port)
@@ -227,6 +284,8 @@ def main() -> None:
     options = parser.parse_args()
     attack = ATTACKS[options.attack]
     body = attack.make_body()
+    raise_open_file_limit()
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # each write to a broken connection
     print("ready", flush=True)
     sys.stdin.readline()
     print(json.dumps(asyncio.run(run(attack, options.wire, options.port, body))))

@@ -19,6 +19,7 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from msgtrace.model.genai import STATING_KEYS, GenAiFacts, read_facts
 from msgtrace.model.span import JsonText
+from msgtrace.otlp.long_text import LONG_BYTES, long_text_to_json
 from msgtrace.otlp.values import plain_map, plain_value, to_json
 
 MAX_REMEMBERED = 10_000
@@ -158,7 +159,10 @@ class _Members(dict[Part, tuple[str, str]]):
             key, text = self._read_any(bytes(pair))
             return key.name, text
         key = self._key_of(head, head[2:key_end].decode())
-        return key.name, key.member + to_json(str(pair[lengths.end() :], "utf-8"))
+        content = pair[lengths.end() :]
+        if len(content) > LONG_BYTES:
+            return key.name, key.member + long_text_to_json(content)
+        return key.name, key.member + to_json(str(content, "utf-8"))
 
     def _read_any(self, pair: bytes) -> tuple[_Key, str]:
         message = KeyValue.FromString(pair)

@@ -37,6 +37,9 @@ _PARENT_BYTES = (SPAN_ID_BYTES, 0)
 ROW_BYTES = 200
 """Least size of a row tuple in memory, without its texts."""
 
+LONG_CONTENT_CHARS = 1024 * 1024
+"""Resources and scopes of more are hashed in another way, without copies of all their texts."""
+
 Message = Any
 """A protobuf message, or a struct with the same field names."""
 
@@ -106,13 +109,14 @@ def make_batch(
 def read_resource(resource: Message, schema_url: str, reader: PartReader) -> tuple[Content, str]:
     """See `PartReader.resource`."""
     attributes = reader.plain_map(resource.attributes)
-    content = _with_hash(
-        to_json(attributes),
-        resource.dropped_attributes_count or None,
-        _entity_refs(resource.entity_refs),
-        escape_text(schema_url) or None,
-    )
-    return content, stored_label(_service_name(attributes))
+    service_name = stored_label(_service_name(attributes))
+    dropped = resource.dropped_attributes_count or None
+    entity_refs = _entity_refs(resource.entity_refs)
+    del resource  # a large one is gone before its text is made
+    plain = [attributes]
+    del attributes
+    text = to_json(plain.pop())
+    return _with_hash(text, dropped, entity_refs, escape_text(schema_url) or None), service_name
 
 
 def read_scope(scope: Message, schema_url: str, reader: PartReader) -> Content:
@@ -299,5 +303,12 @@ def _entity_refs(references: Sequence[Message]) -> JsonText:
 
 def _with_hash(*content: Any) -> Content:
     """The content under 64 bits of its BLAKE2b as a signed integer; equal content is kept once."""
-    digest = blake2b(repr(content).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, signed=True), content
+    texts = [each for each in content if isinstance(each, str)]
+    if sum(map(len, texts)) > LONG_CONTENT_CHARS:
+        hashed = blake2b(repr([len(text) for text in texts]).encode(), digest_size=8)
+        for text in texts:
+            hashed.update(text.encode())
+        hashed.update(repr([each for each in content if not isinstance(each, str)]).encode())
+    else:
+        hashed = blake2b(repr(content).encode(), digest_size=8)
+    return int.from_bytes(hashed.digest(), signed=True), content

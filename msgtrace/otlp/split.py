@@ -136,7 +136,8 @@ class _Walker:
                 _, position = _varint(self._view, position, end)
             else:
                 position += _FIXED_BYTES.get(wire_type, len(self._view))
-            if position > end:
+            # No message has a field 0; zeros would be millions of them.
+            if position > end or tag < 8:
                 raise MalformedRequest("the body is no export request")
             self._field_count += 1
             _require_few(self._field_count, self._max_fields, "the request", "fields")

@@ -19,6 +19,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 
 from msgtrace.model.span import JsonText
 from msgtrace.model.text import escape_json, unescape_json
+from msgtrace.otlp.long_text import LONG_BYTES, long_json
 
 if TYPE_CHECKING:  # protobuf names it in its annotations only
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
@@ -77,6 +78,8 @@ def to_json(plain: Any) -> JsonText:
     """The JSON text of a plain value, escaped for storage (`model.text`)."""
     encoded = _encode(plain)
     del plain  # a long text that nobody else holds is gone before it is made anew
+    if len(encoded) > LONG_BYTES and not encoded.isascii():
+        return long_json(encoded)
     return JsonText(escape_json(encoded.decode()))
 
 

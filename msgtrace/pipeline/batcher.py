@@ -176,6 +176,7 @@ class Batcher:
         while group := await self._next_group():
             await self._flush(group)
             self._queued_bytes -= _bytes_of(group)
+            group.clear()  # or it would stay in memory until the next one comes
 
     async def _next_group(self) -> list[_Waiting]:
         """What waits, up to the cap of a flush; empty once there is nothing left to come."""

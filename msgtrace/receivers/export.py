@@ -29,6 +29,9 @@ they take 160 MiB at most.
 INLINE_INFLATE_BYTES = 64 * KIB
 """Larger compressed bodies are inflated in a thread."""
 
+LAST_LOOK_S = 1.0
+"""From the end of a large body to giving memory back again."""
+
 LARGE_AT_ONCE = 1
 """Large bodies that are inflated, decoded and stored at the same time."""
 
@@ -55,6 +58,7 @@ class TraceExport:
         self.budget = budget
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._memory = ProcessMemory()
+        self._last_look: asyncio.TimerHandle | None = None
 
     async def export(
         self, body: bytes, encoding: Encoding, coding: str = IDENTITY, *, wire: str
@@ -115,7 +119,15 @@ class TraceExport:
                     stored.add_rejections(batch)
             finally:
                 self._memory.give_back()
+                self._give_back_later()
         return stored
+
+    def _give_back_later(self) -> None:
+        """Once more: other tasks and threads let go of a request a moment after its answer."""
+        if self._last_look is not None:
+            self._last_look.cancel()
+        loop = asyncio.get_running_loop()
+        self._last_look = loop.call_later(LAST_LOOK_S, self._memory.give_back)
 
     async def _submit(self, batch: SpanBatch, wire: str) -> None:
         self.metrics.count_decoded(wire, batch)

@@ -30,8 +30,14 @@ TRACE_SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 HANDSHAKE_TIMEOUT_MS = 5_000
 """From connecting to the end of the handshakes of TLS and HTTP/2."""
 
-LOOKAHEAD_BYTES = 64 * KIB
+LOOKAHEAD_BYTES = 16 * KIB
 """What a client may send of a call before the collector reads it: the window of HTTP/2."""
+
+MAX_PENDING_CALLS = 5_000
+"""Calls that have come and that the event loop has not taken up yet.
+
+gRPC ends some of those beyond it with CANCELLED, and all at one and a half times as many.
+"""
 
 MIN_PING_INTERVAL_MS = 5_000
 """Between two keepalive pings of a client without calls."""
@@ -91,6 +97,9 @@ def _options(max_request_bytes: int, shares_port: bool) -> list[tuple[str, int]]
         # A hundred bombs would be inflated all at once.
         ("grpc.per_message_decompression", 0),
         ("grpc.max_allowed_incoming_connections", connections_allowed(MAX_CONNECTIONS)),
+        # With gRPC's 1,000 a burst of calls by one client costs others theirs.
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS * 3 // 2),
         # A second collector on the same port must fail, not share it in silence.
         ("grpc.so_reuseport", int(shares_port)),
         # Exporters ping every 10 s; gRPC's defaults would cut them off with GOAWAY too_many_pings.

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from msgtrace.errors import MalformedRequest, RequestTooLarge, SignalNotStored
+from msgtrace.errors import MalformedRequest, Overloaded, RequestTooLarge, SignalNotStored
 from msgtrace.model.units import MIB
 from msgtrace.receivers.body import content_coding, inflate
 from msgtrace.receivers.budget import ByteLease
@@ -120,6 +120,10 @@ def _answering(
         try:
             with export.budget.lease() as lease:
                 return await endpoint(request, lease)
+        except asyncio.CancelledError:
+            # By the server, which stops and has waited long enough for this request.
+            stopping = Overloaded("the collector is stopping")
+            return _error_response(request, refuse(stopping, WIRE, export.metrics))
         except Exception as error:  # noqa: BLE001 - the table answers for every error
             return _error_response(request, refuse(error, WIRE, export.metrics))
 

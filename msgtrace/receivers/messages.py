@@ -4,7 +4,8 @@ Path: gRPC → [receivers.messages] → receivers.grpc.
 gRPC hands a message over when it is whole, and tells nobody what it holds of those that are not. So
 the memory of the process is watched while any are under way: if it has grown by more than a limit,
 the older half of the messages that have taken their time is ended, and so on until it is well.
-Whole messages arrive within milliseconds and are never in that half.
+Whole messages arrive within milliseconds and are never in that half. Who was told so and comes back
+at once waits for its turn.
 Handlers must be registered as ones of streams: gRPC reads those of unary calls by itself.
 Messages come as they were sent, compressed ones too: gRPC would inflate all of them at once.
 Not here: the bytes of whole messages, which the budget counts.
@@ -28,6 +29,7 @@ from msgtrace.otlp.encode import encode_retry_info, encode_status
 from msgtrace.receivers.budget import ByteLease
 from msgtrace.receivers.memory import ProcessMemory
 from msgtrace.receivers.status import Answer, refuse
+from msgtrace.receivers.turns import WAITING_CALL_BYTES, Turns
 from msgtrace.telemetry.metrics import CollectorMetrics
 
 WIRE = "grpc"
@@ -84,18 +86,24 @@ class MessageReader:
         self._metrics = metrics
         self._memory = memory or ProcessMemory()
         self._unfinished: dict[_Unfinished, None] = {}  # oldest first
+        self._turns = Turns()
         self._looks = 0
         self._calm_bytes = 0
         self._ending: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._last_looks: list[asyncio.TimerHandle] = []
+        self._trouble_until_s = 0.0
+        self._did_wait = False
 
     async def read(self, context: Context, lease: ByteLease) -> bytes:
         """The one message of a call, held by `lease`.
 
-        Raises WrongMessageCount for none or several, Overloaded, and CancelledError if the call was
-        ended meanwhile.
+        Raises WrongMessageCount for none or several, Overloaded, MessageTooSlow, and CancelledError
+        if the call was ended meanwhile.
         """
+        if self._turns.has_peers:
+            self._keep_looking()
+            await self._turns.wait(context.peer(), MESSAGE_TIMEOUT_S)
         with self._reading(context) as unfinished:
             message = await _read_on(context, unfinished)
             if message is None:
@@ -112,33 +120,47 @@ class MessageReader:
 
     @contextmanager
     def _reading(self, context: Context) -> Iterator[_Unfinished]:
-        loop = asyncio.get_running_loop()
-        unfinished = _Unfinished(context, loop.time(), self._looks)
+        began_s = asyncio.get_running_loop().time()
+        unfinished = _Unfinished(context, began_s, self._looks)
         self._unfinished[unfinished] = None
-        if self._timer is None:
-            self._calm_bytes = self._memory.private_bytes()
-            self._timer = loop.call_later(LOOK_INTERVAL_S, self._look)
+        self._keep_looking()
         try:
             yield unfinished
         finally:
             self._unfinished.pop(unfinished, None)
+
+    def _keep_looking(self) -> None:
+        if self._timer is None:
+            self._calm_bytes = self._calm_at_most(self._memory.private_bytes())
+            self._timer = asyncio.get_running_loop().call_later(LOOK_INTERVAL_S, self._look)
 
     def _look(self) -> None:
         self._timer = None
         self._looks += 1
         self._end_late()
         slow = self._slow()
-        if not slow:
-            self._calm_bytes = self._calmer_bytes()
-        elif self._has_grown():
+        if not slow and not self._turns.waiting_count:
+            self._calm_bytes = self._calm_at_most(self._calm_bytes + CALM_RISE_BYTES)
+        elif len(slow) > 1 and self._has_grown():
             for each in slow[: min(len(slow) // 2, MAX_ENDED_AT_ONCE)]:
+                self._turns.add(each.context.peer())
                 self._end(each, Overloaded("messages under way take too much memory"))
-        if self._unfinished:
+        else:
+            self._turns.give()
+        if self._did_wait and not self._turns.waiting_count:
+            self._look_later()
+        self._did_wait = self._turns.waiting_count > 0
+        if self._unfinished or self._did_wait:
             self._timer = asyncio.get_running_loop().call_later(LOOK_INTERVAL_S, self._look)
 
-    def _calmer_bytes(self) -> int:
-        """What memory is when nothing is slow; a burst of messages is not to count as calm."""
-        return min(self._memory.private_bytes(), self._calm_bytes + CALM_RISE_BYTES)
+    def _calm_at_most(self, most_bytes: int) -> int:
+        """What memory is when nothing is slow, at most `most_bytes`.
+
+        A burst of messages is not to count as calm, nor what is still to be freed after trouble.
+        """
+        if asyncio.get_running_loop().time() < self._trouble_until_s:
+            most_bytes = min(most_bytes, self._calm_bytes)
+        return min(self._memory.private_bytes(), most_bytes)
 
     def _slow(self) -> list[_Unfinished]:
         """The messages that take their time, oldest first."""
@@ -149,6 +171,7 @@ class MessageReader:
     def _has_grown(self) -> bool:
         """Whether memory has grown too much since nothing was slow, also after giving some back."""
         limit = self._calm_bytes + self._max_bytes
+        limit += self._turns.waiting_count * WAITING_CALL_BYTES
         if self._memory.private_bytes() <= limit:
             return False
         self._memory.give_back()
@@ -174,11 +197,15 @@ class MessageReader:
 
     def _ended(self, ending: asyncio.Task[None]) -> None:
         self._ending.discard(ending)
-        if self._ending:
-            return
+        if not self._ending:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        """Give memory back when gRPC has freed what was ended, or what has left."""
         for look in self._last_looks:
             look.cancel()
         loop = asyncio.get_running_loop()
+        self._trouble_until_s = loop.time() + LAST_LOOKS_S[-1]
         self._last_looks = [loop.call_later(s, self._memory.give_back) for s in LAST_LOOKS_S]
 
 

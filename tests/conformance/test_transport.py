@@ -427,6 +427,6 @@ def test_row_33_a_burst_on_a_new_connection_succeeds(collector: Collector) -> No
         f"{host}:{port}", options=[("grpc.enable_http_proxy", 0)]
     ) as channel:
         method: Any = channel.unary_unary(EXPORT_METHOD)
-        calls = [method.future(b"", timeout=20) for _ in range(200)]
+        calls = [method.future(b"", timeout=20) for _ in range(1_000)]
 
         assert {call.code() for call in calls} == {grpc.StatusCode.OK}

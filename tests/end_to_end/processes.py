@@ -7,7 +7,10 @@ failure. Every wait is bounded.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
+import re
 import signal
 import socket
 import subprocess
@@ -36,6 +39,8 @@ NO_SPILL = {"MSGTRACE_SPILL_DIR": "off"}
 
 Where the machine is so busy that a commit takes seconds, it would wait in the spill.
 """
+
+_TRACEBACK = re.compile(r'^(Traceback|  File ")', re.MULTILINE)
 
 STARTED: list[RunningProcess] = []
 """The services of the running test and of its fixtures, for the report of a failure."""
@@ -118,7 +123,7 @@ class RunningProcess:
             raise AssertionError(f"{self.command} does not stop\n{self.stderr}") from None
         ended_at = time.monotonic()
         assert code == 0, f"{self.command} ended with {code}\n{self.stderr}"
-        assert "Traceback" not in self.stderr
+        assert not _TRACEBACK.search(self.stderr)
         return ended_at
 
     def kill(self) -> None:
@@ -265,12 +270,30 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports of loopback that nothing listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Different ports of loopback that nothing listens on, and that no client will be given."""
+    return list(itertools.islice(filter(_is_free, _ports), count))
+
+
+def _own_ports() -> Iterator[int]:
+    """Ports of this process of the test run, below those that systems give to clients."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 12_000 + number % 10 * _PORTS_OF_A_PROCESS
+    offset = random.randrange(_PORTS_OF_A_PROCESS)  # another run may be under way
+    return (first + (offset + n) % _PORTS_OF_A_PROCESS for n in itertools.count())
+
+
+_PORTS_OF_A_PROCESS = 2_000
+_ports = _own_ports()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def can_connect(port: int) -> bool:

@@ -31,7 +31,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 SOON_S = 10.0
-PROMPT_S = 4.0
+PROMPT_S = 5.0
 
 UNDECODABLE = b"\xff" * 8
 

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from msgtrace.connections import MAX_HEAD_BYTES, HttpLimits
+from msgtrace.connections import BODY_STALL_S, MAX_HEAD_BYTES, HttpLimits
 from msgtrace.receivers.grpc import HANDSHAKE_TIMEOUT_MS
 from msgtrace.serving import StopRequest, raise_open_file_limit, serve_asgi
 from tests.batches import request, span
@@ -32,13 +32,13 @@ LIMITS = HttpLimits(
     head_s=0.5,
     body_s=1.0,
     body_stall_s=0.5,
-    idle_s=1,
-    write_stall_s=0.6,
+    idle_s=2,
+    write_stall_s=1.0,
     max_connections=20,
     check_interval_s=0.05,
 )
-PATIENCE_S = 10.0
-SLACK_S = 3.0
+PATIENCE_S = 15.0
+SLACK_S = 6.0
 """How late a busy machine may be."""
 LARGE_BYTES = 32 * 1024 * 1024
 
@@ -217,10 +217,10 @@ def test_empty_lines_between_requests_do_not_keep_a_connection(client: Client) -
 
 
 def test_a_connection_is_kept_between_requests_and_closed_when_idle(client: Client) -> None:
-    for _ in range(3):
+    for _ in range(2):
         client.send(post(b"again"))
         assert bytes_counted(client) == 5
-        assert client.is_open_for(LIMITS.idle_s * 0.7)
+        assert client.is_open_for(LIMITS.idle_s * 0.6)
     client.send(post(b"again"))
     assert bytes_counted(client) == 5
 
@@ -264,7 +264,7 @@ def test_a_body_that_nobody_wants_is_ended_too(client: Client) -> None:
 def test_a_slow_but_steady_body_is_taken(client: Client) -> None:
     for byte in (content := post(b"ten bytes!"))[:-10], *(b"%c" % each for each in content[-10:]):
         client.send(byte)
-        time.sleep(LIMITS.body_stall_s / 6)
+        time.sleep(LIMITS.body_s / 20)
 
     assert bytes_counted(client) == 10
 
@@ -442,10 +442,17 @@ def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
 def test_connections_beyond_the_limit_are_closed(server: Server) -> None:
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(connected(server.port)) for _ in range(25)]
-        time.sleep(0.1)
-        open_ones = [each for each in clients if each.is_open_for(0.01)]
+        served = [is_served(each) for each in clients]
 
-    assert len(open_ones) == LIMITS.max_connections
+    assert served == [True] * LIMITS.max_connections + [False] * 5
+
+
+def is_served(client: Client) -> bool:
+    try:
+        client.send(post(b"12345"))
+        return bytes_counted(client) == 5
+    except (ConnectionResetError, BrokenPipeError):
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -495,7 +502,7 @@ def test_two_thousand_connections_without_a_request_stop_nobody(
             took_s.append(time.monotonic() - started)
         assert service.get("/api/v1/services")
 
-    assert max(took_s) < 5
+    assert max(took_s) < 10
     assert sorted(took_s)[10] < 2
 
 
@@ -511,7 +518,7 @@ def test_a_stalled_body_delays_no_other_export(service: RunningProcess) -> None:
         for wire in ("grpc", "http"):
             export(service, body_of("on time"), wire)
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < BODY_STALL_S - 5
 
 
 @pytest.mark.parametrize(
@@ -523,7 +530,7 @@ def test_a_handshake_that_stalls_is_ended_on_the_grpc_port(
     with connected(service.ports.grpc) as client:
         client.send(said)
 
-        assert client.wait_for_close() < HANDSHAKE_TIMEOUT_MS / 1000 + 2
+        assert client.wait_for_close() < HANDSHAKE_TIMEOUT_MS / 1000 + SLACK_S
 
 
 def test_http_1_1_on_the_grpc_port_is_ended_at_once(service: RunningProcess) -> None:

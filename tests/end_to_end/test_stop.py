@@ -19,12 +19,18 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from msgtrace.pipeline.batcher import ABANDONED_GRACE_S
 from msgtrace.serving import STOP_GRACE_S
+from msgtrace.settings import NO_SPILL
 from tests.batches import request, span
 from tests.end_to_end.processes import RunningProcess, can_connect, running, wait_until
-from tests.end_to_end.senders import EXPORT_METHOD, PROTOBUF, TIMEOUT_S, export
+from tests.end_to_end.senders import EXPORT_METHOD, PROTOBUF, TIMEOUT_S, call_grpc, export, post
 
-PROMPT_S = 4.0
+PROMPT_S = 5.0
+"""Less than a stop waits for anything, and enough for a busy machine."""
+
+ABANDONED_S = 2 * ABANDONED_GRACE_S
+"""What a write that nobody waits for is given."""
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
@@ -168,6 +174,28 @@ def test_all_ports_stop_at_the_same_time_whatever_their_clients_do(sqlite_url: s
         let_exports_arrive(service)
 
         assert service.stop() < STOP_GRACE_S + PROMPT_S
+
+
+@pytest.mark.postgres
+def test_what_takes_longer_than_a_stop_may_is_told_to_come_back_and_logs_no_fault(
+    postgres_url: str,
+) -> None:
+    with (
+        running("collector", postgres_url, environment={"MSGTRACE_SPILL_DIR": NO_SPILL}) as service,
+        blocked_writes(postgres_url),
+        ThreadPoolExecutor() as pool,
+    ):
+        body = one_span("late", secrets.token_bytes(16))
+        over_http = pool.submit(post, f"{service.otlp_url}/v1/traces", body)
+        over_grpc = pool.submit(call_grpc, service.grpc_target, body)
+        time.sleep(0.5)  # for both to arrive
+
+        assert service.stop() < STOP_GRACE_S + ABANDONED_S + PROMPT_S
+
+        assert over_http.result(TIMEOUT_S).status_code == 503
+        assert over_http.result(TIMEOUT_S).headers["retry-after"] == "1"
+        error: Any = over_grpc.exception(TIMEOUT_S)
+        assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 def test_a_second_signal_ends_the_program_at_once(sqlite_url: str) -> None:

@@ -134,7 +134,7 @@ def test_a_stop_ends_all_workers_in_order(
         for wire in ("http", "grpc"):
             export(service, BODY, wire)
 
-        assert service.stop(number) < 5
+        assert service.stop(number) < 10
 
         assert len(re.findall(r"stopped requests=.* worker=[01]", service.stderr)) == 2
         assert not any(worker.is_running() for worker in workers)

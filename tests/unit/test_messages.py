@@ -16,6 +16,7 @@ from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.grpc import serve_grpc
 from msgtrace.receivers.memory import ProcessMemory
 from msgtrace.receivers.messages import MessageReader
+from msgtrace.receivers.turns import Turns
 from msgtrace.serving import StopRequest
 from msgtrace.telemetry.metrics import CollectorMetrics
 from tests.http2 import Call, Connection, prefix
@@ -85,9 +86,15 @@ async def in_order_of_end(calls: list[Call]) -> AsyncIterator[Call]:
         yield await each
 
 
-async def export_is_taken(connection: Connection) -> bool:
+async def whole(connection: Connection) -> Call:
+    """A call with all there is to it."""
     call = connection.begin()
     await connection.send(call, prefix(0), ends=True)
+    return call
+
+
+async def export_is_taken(connection: Connection) -> bool:
+    call = await whole(connection)
     await asyncio.wait_for(call.ended.wait(), 10)
     return call.status == 0
 
@@ -109,6 +116,45 @@ async def test_slow_messages_end_oldest_first_when_memory_grows_and_the_last_goe
             [call.stream_id for call in half] for half in (slow[:4], slow[4:6], slow[6:7])
         ]
         assert [call.status for call in slow] == [UNAVAILABLE] * 7 + [None]
+        assert await export_is_taken(connection)
+
+
+async def test_a_connection_that_was_told_to_come_back_waits_its_turn_and_no_other_does(
+    memory: Memory, budget: ByteBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(memory, budget) as connection:
+        slow = [await stalled(connection) for _ in range(4)]
+        await looks(2 * messages.SLOW_AFTER_LOOKS)
+        memory.used_bytes += 10 * MAX_BYTES
+        async for _ in in_order_of_end(slow[:-1]):
+            pass
+        with monkeypatch.context() as nobody:
+            nobody.setattr(Turns, "give", lambda _: None)
+            again = [await whole(connection) for _ in range(3)]
+            other = await Connection.open(connection.port)
+            try:
+                assert await export_is_taken(other)
+            finally:
+                other.close()
+            await looks(2 * messages.SLOW_AFTER_LOOKS)
+            assert [call.status for call in again] == [None] * 3
+
+        async for each in in_order_of_end(again):
+            assert each.status == 0
+
+
+async def test_a_turn_comes_also_when_nobody_else_is_there(
+    memory: Memory, budget: ByteBudget
+) -> None:
+    async with served(memory, budget) as connection:
+        left = await Connection.open(connection.port)
+        slow = [await stalled(each) for each in (connection, left)]
+        await looks(2 * messages.SLOW_AFTER_LOOKS)
+        memory.used_bytes += 10 * MAX_BYTES
+        await asyncio.wait_for(slow[0].ended.wait(), 10)
+        left.close()
+        await looks(10)
+
         assert await export_is_taken(connection)
 
 

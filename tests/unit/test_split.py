@@ -160,7 +160,14 @@ def test_one_prompt_of_many_megabytes_is_no_element_too_many() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"\xff" * 100, b"\x0a\xff\xff\xff\xff\x0f" + bytes(100), b"\x0a\x64" + b"\x0f" * 100]
+    "body",
+    [
+        b"\xff" * 100,
+        b"\x0a\xff\xff\xff\xff\x0f" + bytes(100),
+        b"\x0a\x64" + b"\x0f" * 100,
+        bytes(60 * MIB),
+    ],
+    ids=["ones", "a length beyond the end", "a wire type that there is not", "zeros"],
 )
 def test_what_is_no_protobuf_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedRequest):

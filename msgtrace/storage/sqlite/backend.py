@@ -33,7 +33,7 @@ from msgtrace.storage.sqlite.reader import DIALECT, ReaderThreads, read_snapshot
 from msgtrace.storage.sqlite.rebuild import SqliteRebuild
 from msgtrace.storage.sqlite.schema import apply_pending, require_current
 from msgtrace.storage.sqlite.status import read_status
-from msgtrace.storage.sqlite.writer import write_batches
+from msgtrace.storage.sqlite.writer import is_large, write_batches, write_large
 
 _CHECK = "SELECT number FROM schema_migrations LIMIT 1"
 
@@ -54,6 +54,7 @@ class SqliteStorage(SqlReader, SqliteRebuild):
         super().__init__(readers.read, DIALECT, msgspec.json.decode)
         self.dead_letters = SqlDeadLetters(readers.read, self._write, self._read_now)
         self.maintenance = SqliteMaintenance(database_path(url), writer, readers.read)
+        self._path = database_path(url)
         self._url = url
         self._writer = writer
         self._told = ToldOperations()
@@ -81,6 +82,8 @@ class SqliteStorage(SqlReader, SqliteRebuild):
 
     async def write_spans(self, batches: Sequence[SpanBatch]) -> int:
         """See SpanWriter."""
+        if is_large(batches):
+            return await self._writer.run(lambda _: write_large(self._path, batches, self._told))
         return await self._writer.run(
             lambda connection: write_batches(connection, batches, self._told)
         )

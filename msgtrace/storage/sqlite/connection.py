@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from msgtrace.errors import (
     DatabaseUnusable,
@@ -162,6 +163,25 @@ def open_writer(path: Path) -> sqlite3.Connection:
     [page_bytes] = connection.execute("PRAGMA page_size").fetchone()
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_BYTES // page_bytes}")
     return connection
+
+
+@contextlib.contextmanager
+def connection_for_once(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection for one large flush, closed afterwards. Raises as the driver does.
+
+    A connection keeps the last texts that were bound to a statement, the row that was made of them
+    and the pages of its cache: of one attribute of 64 MiB three times as much.
+    """
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw",
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        cached_statements=0,
+    )
+    with contextlib.closing(connection):
+        connection.execute("PRAGMA synchronous = FULL")
+        yield connection
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -325,5 +345,6 @@ class ConnectionThread:
     def _run(self) -> None:
         while (job := self._work.get()) is not None:
             job()
+            del job  # or what it wrote would stay in memory until the next one comes
         if self._connection is not None:
             self._connection.close()

@@ -5,15 +5,21 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 
 import msgspec
 
 from msgtrace.model.batch import SpanBatch, join_traces
 from msgtrace.model.span import RESOURCE_COLUMNS, SCOPE_COLUMNS, SPAN_COLUMNS, Row
+from msgtrace.model.units import MIB
 from msgtrace.storage.operations import ToldOperations
 from msgtrace.storage.resent import NewSpans, SpanKey, first_of_each, only_new
 from msgtrace.storage.sqlite.chunks import chunks, insert_rows
-from msgtrace.storage.sqlite.connection import translated_write_errors, write_transaction
+from msgtrace.storage.sqlite.connection import (
+    connection_for_once,
+    translated_write_errors,
+    write_transaction,
+)
 from msgtrace.storage.sqlite.operations import tell_operations
 from msgtrace.storage.sqlite.usage import settle_usage
 from msgtrace.storage.summary import TRACE_COLUMNS, on_known_trace, trace_row
@@ -45,6 +51,9 @@ FROM wanted CROSS JOIN spans USING (tenant_id, trace_id, span_id, start_time_ns)
 
 _UNLESS_KNOWN = "ON CONFLICT DO NOTHING"
 
+LARGE_FLUSH_BYTES = 16 * MIB
+"""Flushes of more than this are rare: a flush is cut at 8 MiB, unless one request is larger."""
+
 
 def write_batches(
     connection: sqlite3.Connection, batches: Sequence[SpanBatch], told: ToldOperations
@@ -56,6 +65,20 @@ def write_batches(
         new = _write(connection, batches)
     told.remember(untold, full)
     return new
+
+
+def write_large(path: Path, batches: Sequence[SpanBatch], told: ToldOperations) -> int:
+    """The same for a large flush, of which nothing stays in memory.
+
+    For the thread of the connection that writes otherwise: the two take turns.
+    """
+    with translated_write_errors(), connection_for_once(path) as connection:
+        return write_batches(connection, batches, told)
+
+
+def is_large(batches: Sequence[SpanBatch]) -> bool:
+    """Whether a flush is one for `write_large`."""
+    return sum(batch.body_bytes for batch in batches) > LARGE_FLUSH_BYTES
 
 
 def _write(connection: sqlite3.Connection, batches: Sequence[SpanBatch]) -> int:

@@ -21,7 +21,7 @@ from benchmarks.ingest import new_database
 from benchmarks.processes import cpu_s, postgres_processes
 from benchmarks.query_data import TraceMaker
 from msgtrace.model.batch import SpanBatch
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from tests.postgres_server import postgres_server
 

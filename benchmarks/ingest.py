@@ -44,7 +44,7 @@ from benchmarks.load import TRACES_PATH, send_one
 from benchmarks.processes import cpu_s, postgres_processes, running_collector, wait_for_port
 from msgtrace.model.units import MIB
 from msgtrace.otlp.encodings import use_decoder
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import migrate_database
 from tests.postgres_server import postgres_server, with_database
 

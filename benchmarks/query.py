@@ -47,7 +47,7 @@ from benchmarks.query_data import NEVER, Sample, build, write_large_trace
 from msgtrace.model.search import TraceFilter, TraceSearch
 from msgtrace.model.span import DEFAULT_TENANT, TraceId
 from msgtrace.model.units import MIB, NS_PER_DAY, NS_PER_MS, NS_PER_S
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
 from tests.postgres_server import wheel_server, with_database

@@ -33,7 +33,7 @@ from benchmarks.processes import running_collector, wait_for_port
 from msgtrace.model.batch import SpanBatch, operations_of, summarize
 from msgtrace.model.units import NS_PER_DAY
 from msgtrace.otlp.decode import decode_export_request
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from tests.postgres_server import execute_each, postgres_server, with_database
 

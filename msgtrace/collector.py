@@ -22,13 +22,14 @@ from msgtrace.receivers.health import health_service
 from msgtrace.receivers.http import create_receiver
 from msgtrace.receivers.messages import MessageReader
 from msgtrace.serving import StopRequest, serve_asgi, stop_request
-from msgtrace.settings import NO_SPILL, Settings
+from msgtrace.settings.table import NO_SPILL, Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
+from msgtrace.telemetry.collector_metrics import CollectorMetrics
 from msgtrace.telemetry.endpoints import OperatorView
 from msgtrace.telemetry.health import Problem, Readiness, queue_problem, unless
 from msgtrace.telemetry.logs import log_started
-from msgtrace.telemetry.metrics import CollectorMetrics, MaintenanceMetrics
+from msgtrace.telemetry.metrics import MaintenanceMetrics
 from msgtrace.telemetry.process import ProcessTelemetry
 from msgtrace.tls import ServerTls, open_tls
 from msgtrace.workers.member import Member, listening

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute
 
 from msgtrace.api.app import create_app
 from msgtrace.serving import StopRequest, serve_asgi, stop_request
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
 from msgtrace.telemetry.endpoints import OperatorView

@@ -19,7 +19,7 @@ from typing import Any, Never
 import grpc
 
 from msgtrace.errors import InvalidSetting
-from msgtrace.settings import Settings, variable_name
+from msgtrace.settings.table import Settings, variable_name
 
 logger = logging.getLogger(__name__)
 

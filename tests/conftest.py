@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from msgtrace.otlp.encodings import use_decoder
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import migrate_database, open_storage
 from msgtrace.storage.protocol import Storage
 from tests.postgres_server import (

@@ -17,7 +17,7 @@ from msgtrace.pipeline.batcher import HOLD_S, Batcher
 from msgtrace.pipeline.spill import SpillingSink, open_spilling_sink
 from msgtrace.storage.protocol import StorageAdmin
 from msgtrace.storage.spill import Spill
-from msgtrace.telemetry.metrics import SpillMetrics
+from msgtrace.telemetry.collector_metrics import SpillMetrics
 from tests.batches import request, span
 from tests.spilled import ENOUGH
 from tests.virtual_time import ConnectionInLoop, now_s

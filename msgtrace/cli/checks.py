@@ -18,7 +18,8 @@ from msgtrace.errors import MsgtraceError
 from msgtrace.maintenance.retention import RetentionPolicy
 from msgtrace.model.maintenance import Finding, ok, problem, warning
 from msgtrace.model.units import NS_PER_S
-from msgtrace.settings import NO_SPILL, Settings, unknown_variables
+from msgtrace.settings.sources import unknown_variables
+from msgtrace.settings.table import NO_SPILL, Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
 

@@ -28,7 +28,7 @@ from msgtrace.cli.filters import Parameters
 from msgtrace.cli.replies import ErrorReply
 from msgtrace.cli.text import clean
 from msgtrace.model.units import KIB, MIB
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 
 READ_TIMEOUT_S = 60.0  # the service itself ends a read after 30 s unless told otherwise
 DELETE_TIMEOUT_S = 600.0  # a deletion goes through every matching span

@@ -20,7 +20,7 @@ from msgtrace.cli.render import ERROR_STYLE, QUIET_STYLE, open_console, print_js
 from msgtrace.cli.service_options import json_option
 from msgtrace.cli.text import clean, counted
 from msgtrace.model.maintenance import Finding, Level
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 
 _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: ERROR_STYLE}
 _LEVEL_CHARS = max(len(level.value) for level in Level)

@@ -11,7 +11,7 @@ from msgtrace.cli.options import SettingsSource, settings_options
 from msgtrace.cli.render import open_console, print_json, print_settings
 from msgtrace.cli.service_options import json_option
 from msgtrace.cli.text import clean
-from msgtrace.settings import unknown_variables
+from msgtrace.settings.sources import unknown_variables
 
 
 @click.command()

@@ -33,7 +33,8 @@ from msgtrace.cli.service_options import cert_option, json_option, read_url, tim
 from msgtrace.cli.state_files import read_state, write_state
 from msgtrace.cli.text import clean, counted
 from msgtrace.model.units import MIB
-from msgtrace.settings import Settings, read_settings
+from msgtrace.settings.sources import read_settings
+from msgtrace.settings.table import Settings
 
 SEND_TIMEOUT_S = 60.0
 

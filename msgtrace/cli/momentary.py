@@ -15,7 +15,7 @@ from concurrent.futures import Future
 
 from msgtrace.query_service import serve_query
 from msgtrace.serving import StopRequest
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.telemetry.process import ProcessTelemetry
 

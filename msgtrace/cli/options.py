@@ -18,15 +18,13 @@ from typing import Any
 import click
 
 from msgtrace.errors import InvalidSetting
-from msgtrace.settings import (
+from msgtrace.settings.sources import (
     CONFIG_FILE_VARIABLE,
     SettingRow,
-    Settings,
     explain_settings,
-    flag_name,
     read_settings,
-    variable_name,
 )
+from msgtrace.settings.table import Settings, flag_name, variable_name
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 

@@ -18,7 +18,8 @@ import click
 from msgtrace.cli.client import local_host
 from msgtrace.cli.options import config_option
 from msgtrace.cli.text import clean
-from msgtrace.settings import Settings, read_settings
+from msgtrace.settings.sources import read_settings
+from msgtrace.settings.table import Settings
 
 MAX_REPLY_BYTES = 64 * 1024
 

@@ -12,7 +12,7 @@ import click
 from msgtrace.cli.options import SettingsSource, settings_options
 from msgtrace.cli.text import counted
 from msgtrace.otlp.rules import read_rules
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.rebuild import rebuild_summaries
 

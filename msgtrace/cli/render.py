@@ -32,7 +32,7 @@ from msgtrace.cli.text import (
     terminal_json,
 )
 from msgtrace.model.units import NS_PER_MS
-from msgtrace.settings import SettingRow
+from msgtrace.settings.sources import SettingRow
 
 PIPE_WIDTH = 100_000
 TABLE_MIN_WIDTH = 110

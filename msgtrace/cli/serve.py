@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 import click
 
 from msgtrace.cli.options import SettingsSource, settings_options
-from msgtrace.settings import Settings, unknown_variables
+from msgtrace.settings.sources import unknown_variables
+from msgtrace.settings.table import Settings
 from msgtrace.telemetry.logs import configure_logging
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ import click
 
 from msgtrace.cli.client import QueryService, service_url
 from msgtrace.cli.options import Decorator, config_option
-from msgtrace.settings import Settings, read_settings
+from msgtrace.settings.sources import read_settings
+from msgtrace.settings.table import Settings
 
 _CONNECT_TIMEOUT_S = 2.0
 

@@ -29,12 +29,12 @@ from msgtrace.otlp.rules import RULE_SETTINGS, read_rules
 from msgtrace.pipeline.batcher import HOLD_S, Batcher
 from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.pipeline.drain import GROUP_BYTES, drain_group
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.spill import Spill
 from msgtrace.storage.spill_files import folder_of, is_in_use, spill_files, spill_folders
 from msgtrace.storage.spill_table import open_for_reading, read_content, read_requests
-from msgtrace.telemetry.metrics import SpillMetrics
+from msgtrace.telemetry.collector_metrics import SpillMetrics
 
 _SUFFIXES = {"protobuf": "binpb", "json": "json"}
 

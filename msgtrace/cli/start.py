@@ -14,7 +14,8 @@ from msgtrace.collector import Collector, open_collector_storage, serve_collecto
 from msgtrace.query_service import serve_query
 from msgtrace.receivers.http import SDK_PATH, STANDARD_PATH, export_routes
 from msgtrace.serving import StopRequest, stop_request
-from msgtrace.settings import Settings, mask_password
+from msgtrace.settings.passwords import mask_password
+from msgtrace.settings.table import Settings
 from msgtrace.telemetry.logs import log_started
 from msgtrace.telemetry.process import ProcessTelemetry
 from msgtrace.tls import open_tls

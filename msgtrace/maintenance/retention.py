@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from msgtrace.model.maintenance import Purged
 from msgtrace.model.units import NS_PER_S
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.protocol import Maintenance, Purger
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 
 from msgtrace.errors import MsgtraceError, NotSupported, Unavailable
 from msgtrace.maintenance.retention import RetentionPolicy, RetentionRun, run_retention
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.protocol import Maintenance
 from msgtrace.telemetry.metrics import MaintenanceMetrics
 

@@ -15,7 +15,7 @@ import msgspec
 from msgtrace.errors import InvalidSetting
 from msgtrace.model.prices import BUILT_IN, NO_PRICES, Price, PriceTable
 from msgtrace.otlp.redaction import Action, Redaction, parse_rule
-from msgtrace.settings import NO_PRICES_FILE, Settings, variable_name
+from msgtrace.settings.table import NO_PRICES_FILE, Settings, variable_name
 
 LEAST_SECRET_BYTES = 16
 """A shorter secret could be found by trying."""

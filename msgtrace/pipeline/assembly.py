@@ -14,11 +14,11 @@ from msgtrace.pipeline.batcher import HOLD_S, Batcher
 from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.pipeline.sink import SpanSink
 from msgtrace.pipeline.spill import open_spilling_sink
-from msgtrace.settings import NO_SPILL, Settings, default_spill_dir
+from msgtrace.settings.table import NO_SPILL, Settings, default_spill_dir
 from msgtrace.storage.protocol import Storage
 from msgtrace.storage.spill import Spill
 from msgtrace.storage.spill_files import folder_of
-from msgtrace.telemetry.metrics import CollectorMetrics, SpillMetrics
+from msgtrace.telemetry.collector_metrics import CollectorMetrics, SpillMetrics
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from msgtrace.errors import Overloaded, StorageError, Unavailable
 from msgtrace.model.batch import SpanBatch
 from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.storage.protocol import SpanWriter
-from msgtrace.telemetry.metrics import CollectorMetrics
+from msgtrace.telemetry.collector_metrics import CollectorMetrics
 
 logger = logging.getLogger(__name__)
 

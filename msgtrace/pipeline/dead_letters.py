@@ -22,7 +22,7 @@ from msgtrace.model.dead_letter import DeadLetter, ids_of
 from msgtrace.model.span import SPAN_COLUMNS
 from msgtrace.pipeline.isolate import Isolated, Write, store_all_but_refused
 from msgtrace.storage.protocol import DeadLetterStore
-from msgtrace.telemetry.metrics import CollectorMetrics
+from msgtrace.telemetry.collector_metrics import CollectorMetrics
 
 logger = logging.getLogger(__name__)
 

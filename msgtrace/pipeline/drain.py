@@ -32,7 +32,7 @@ from msgtrace.pipeline.batcher import Batcher
 from msgtrace.storage.protocol import StorageAdmin
 from msgtrace.storage.spill import Spill
 from msgtrace.storage.spill_table import SpilledRequest
-from msgtrace.telemetry.metrics import SpillMetrics
+from msgtrace.telemetry.collector_metrics import SpillMetrics
 
 logger = logging.getLogger(__name__)
 

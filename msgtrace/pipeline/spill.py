@@ -24,8 +24,8 @@ from msgtrace.pipeline.drain import Absence, drain_forever
 from msgtrace.storage.protocol import StorageAdmin
 from msgtrace.storage.spill import Spill
 from msgtrace.storage.spill_table import SpilledRequest
+from msgtrace.telemetry.collector_metrics import SpillMetrics
 from msgtrace.telemetry.health import HIGH_WATER
-from msgtrace.telemetry.metrics import SpillMetrics
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from msgtrace.receivers.body import IDENTITY, inflate
 from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.encoding import Encoding
 from msgtrace.receivers.memory import ProcessMemory
-from msgtrace.telemetry.metrics import CollectorMetrics
+from msgtrace.telemetry.collector_metrics import CollectorMetrics
 
 INLINE_BYTES = 512 * KIB
 """Larger bodies are cut into pieces of this size, each decoded in a thread and stored by itself.

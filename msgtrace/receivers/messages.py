@@ -30,7 +30,7 @@ from msgtrace.receivers.budget import ByteLease
 from msgtrace.receivers.memory import ProcessMemory
 from msgtrace.receivers.status import Answer, refuse
 from msgtrace.receivers.turns import WAITING_CALL_BYTES, Turns
-from msgtrace.telemetry.metrics import CollectorMetrics
+from msgtrace.telemetry.collector_metrics import CollectorMetrics
 
 WIRE = "grpc"
 """How metrics and log call this wire."""

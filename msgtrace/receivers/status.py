@@ -22,7 +22,8 @@ from msgtrace.errors import (
     UnsupportedMediaType,
     WrongMessageCount,
 )
-from msgtrace.telemetry.metrics import CollectorMetrics, reason_of
+from msgtrace.telemetry.collector_metrics import CollectorMetrics
+from msgtrace.telemetry.metric_set import reason_of
 
 logger = logging.getLogger(__name__)
 

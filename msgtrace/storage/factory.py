@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from msgtrace.errors import InvalidSetting
-from msgtrace.settings import Settings, mask_password
+from msgtrace.settings.passwords import mask_password
+from msgtrace.settings.table import Settings
 from msgtrace.storage.protocol import Storage
 
 _SQLITE_SCHEMES = ("sqlite",)

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from msgtrace.errors import InvalidSetting
-from msgtrace.settings import mask_password
+from msgtrace.settings.passwords import mask_password
 from msgtrace.storage.file_lock import lock_file
 
 _MOST_FILES = 64

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from msgtrace.errors import MsgtraceError
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 
 REPEATS = 10
 REPEATS_WINDOW_S = 10.0

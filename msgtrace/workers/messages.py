@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from msgtrace.model.units import MIB
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 
 MAX_LINE_BYTES = 16 * MIB
 """A snapshot has some 50 KiB."""

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from msgtrace.ports import bind_port, require_bindable
-from msgtrace.settings import Settings, variable_name
+from msgtrace.settings.table import Settings, variable_name
 
 _PORTS = {"collector": ("grpc_port", "http_port"), "start": ("grpc_port", "http_port", "port")}
 

@@ -23,7 +23,7 @@ import time
 from typing import Any
 
 from msgtrace.errors import InvalidSetting
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.workers.messages import (
     AllShown,
     Assignment,

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from msgtrace.cli import admin, database
 from msgtrace.errors import SchemaMismatch
 from msgtrace.model.maintenance import RetentionState
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.protocol import StorageStatus
 
 STATUS = StorageStatus(

@@ -13,7 +13,7 @@ from msgtrace.cli import dead_letters
 from msgtrace.cli.admin import main
 from msgtrace.model.dead_letter import DeadLetter
 from msgtrace.model.span import DEFAULT_TENANT
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from tests.batches import NOON_NS, TRACE_A, request, span, span_id_of
 

@@ -17,7 +17,7 @@ from msgtrace.cli import admin
 from msgtrace.cli import purge as purge_command
 from msgtrace.maintenance.retention import RetentionPolicy, run_retention
 from msgtrace.model.units import rfc3339
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
 from tests.contract.purging import midnight, trace_at

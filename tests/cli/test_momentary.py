@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from tests.batches import TRACE_A, make_batch, span
 from tests.cli.conftest import Run

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from msgtrace.errors import PortUnavailable
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from tests.cli.conftest import Run
 
 RUNNERS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from tests.cli.conftest import Run
 
 

@@ -13,7 +13,7 @@ import pytest
 from grpc import StatusCode
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from tests.batches import request, span
 from tests.conformance.collectors import Collector
 from tests.conformance.conftest import ALLOWED_ORIGIN

@@ -8,7 +8,7 @@ import pytest
 
 from msgtrace.errors import DataRefused
 from msgtrace.pipeline.isolate import store_all_but_refused
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from tests.batches import TRACE_A, TRACE_B, make_batch, span
 from tests.contract.reading import expected_summaries, read_trace

@@ -11,7 +11,7 @@ import pytest
 
 from msgtrace.model.dead_letter import DeadLetter, DeadLetterTotals, LetterId
 from msgtrace.model.span import TenantId
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import DeadLetterStore, Storage
 from tests.batches import NOON_NS, TRACE_A, TRACE_B, span_id_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from msgtrace.model.search import MAX_LIMIT, TraceFilter
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
 from tests.batches import NOON_NS, TRACE_A, TRACE_B, make_batch, span, trace_id_of

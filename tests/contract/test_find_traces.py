@@ -15,7 +15,7 @@ from msgtrace.model.search import EXACT_TOTAL_CAP, Cursor, TraceFilter, TraceSea
 from msgtrace.model.span import DEFAULT_TENANT, TenantId, TraceId
 from msgtrace.model.trace import TraceSummary
 from msgtrace.model.units import NS_PER_MS, NS_PER_S
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage, TraceReader
 from tests.batches import NOON_NS, TRACE_A, TRACE_B, make_batch, span, trace_id_of

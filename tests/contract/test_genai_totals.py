@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from msgtrace.model.search import TraceFilter
 from msgtrace.model.trace import TraceSummary
 from msgtrace.otlp.decode import decode_export_request
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
 from msgtrace.storage.usage import MAX_SETTLED

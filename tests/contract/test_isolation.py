@@ -11,7 +11,7 @@ from msgtrace.otlp.encodings import PROTOBUF, decode_as
 from msgtrace.pipeline.batcher import Batcher
 from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.pipeline.replay import replay_letter
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
 from tests.batches import NOON_NS, request, span, span_id_of, trace_id_of

@@ -20,7 +20,7 @@ from msgtrace.errors import ConfigError, DatabaseUnusable, InvalidSetting, Schem
 from msgtrace.model.maintenance import Level
 from msgtrace.model.trace import Operation
 from msgtrace.model.units import NS_PER_DAY
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage import migrate
 from msgtrace.storage.factory import migrate_database, open_storage
 from msgtrace.storage.migrate import load_migrations

@@ -12,7 +12,7 @@ import pytest
 
 from msgtrace.errors import StorageUnavailable
 from msgtrace.model.units import NS_PER_DAY
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.postgres import purge as purge_module
 from msgtrace.storage.postgres.partitions import estimated_rows, make_partition

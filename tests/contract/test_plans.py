@@ -13,7 +13,7 @@ from msgtrace.model.search import TraceFilter, TraceSearch
 from msgtrace.model.span import TraceId
 from msgtrace.model.trace import TraceOutline
 from msgtrace.model.units import NS_PER_S
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from tests.contract.plans import Explainer, Plan, explaining
 from tests.contract.reading import TENANT

@@ -17,7 +17,7 @@ from asyncpg.types import ServerVersion
 from msgtrace.errors import DatabaseUnusable, InvalidSetting, SchemaMismatch
 from msgtrace.model.dead_letter import DeadLetterTotals
 from msgtrace.model.search import TraceFilter
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import migrate_database, open_storage
 from msgtrace.storage.postgres.connection import OLDEST_VERSION, require_supported
 from msgtrace.storage.protocol import Storage, StorageStatus

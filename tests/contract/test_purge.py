@@ -15,7 +15,7 @@ from msgtrace.maintenance.retention import RetentionPolicy, run_retention
 from msgtrace.model.batch import SpanBatch, take_spans
 from msgtrace.model.maintenance import Purged, RetentionState
 from msgtrace.model.units import MIB, NS_PER_DAY
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.postgres import purge as postgres_purge
 from msgtrace.storage.protocol import Storage

@@ -13,7 +13,7 @@ from msgtrace.model.genai import ALIASES_VERSION
 from msgtrace.model.prices import BUILT_IN, NO_PRICES, Price, PriceTable
 from msgtrace.model.search import TraceFilter
 from msgtrace.model.trace import TraceSummary
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage import rebuild
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from msgtrace.errors import DataRefused, QueryTimeout, StorageUnavailable
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
 from tests.batches import TRACE_B, make_batch, span

@@ -13,7 +13,7 @@ from msgtrace.model.maintenance import Level
 from msgtrace.model.prices import NO_PRICES
 from msgtrace.model.trace import Operation
 from msgtrace.model.units import NS_PER_DAY
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage import operations, rebuild
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage

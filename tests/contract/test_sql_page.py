@@ -12,7 +12,7 @@ import asyncpg
 
 from msgtrace.model.span import TraceId
 from msgtrace.otlp.decode import decode_export_request
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from tests.batches import NOON_NS, make_batch, span, trace_id_of
 from tests.end_to_end.captured import CAPTURED, read

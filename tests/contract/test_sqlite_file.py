@@ -12,7 +12,7 @@ import pytest
 
 from msgtrace.errors import StorageUnavailable
 from msgtrace.model.span import DEFAULT_TENANT
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.sqlite.connection import (
     CHECKPOINT_BYTES,

@@ -9,7 +9,8 @@ import pytest
 
 from msgtrace.model.search import TraceFilter
 from msgtrace.model.trace import TraceStats, UsageSums
-from msgtrace.settings import Settings, mask_password
+from msgtrace.settings.passwords import mask_password
+from msgtrace.settings.table import Settings
 from msgtrace.storage.migrate import load_migrations
 from msgtrace.storage.protocol import Storage
 from tests.batches import NOON_NS, TRACE_B, make_batch, span, trace_id_of

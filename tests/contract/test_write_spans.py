@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from msgtrace.errors import DataRefused, StorageUnavailable
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.span import SPAN_COLUMNS
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
 from msgtrace.telemetry.logs import ConsoleFormatter, JsonFormatter

@@ -21,7 +21,7 @@ import pytest
 
 from msgtrace.errors import DatabaseUnusable
 from msgtrace.model.span import DEFAULT_TENANT
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
 from msgtrace.storage.spill import Spill

@@ -5,7 +5,8 @@ from __future__ import annotations
 import promql_parser
 from promql_parser import AggModifierType, AggregateExpr, Expr, VectorSelector
 
-from msgtrace.telemetry.metrics import Declaration, declarations
+from msgtrace.telemetry.metric_set import Declaration
+from msgtrace.telemetry.metrics import declarations
 
 NOT_OURS = {"up", "process_open_fds", "process_max_fds"} | {
     "process_resident_memory_bytes",

@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from tests.batches import NOON_NS, make_batch, span, trace_id_of
 from tests.deploy.compose import SERVICES

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from msgtrace.settings import Settings, variable_name
+from msgtrace.settings.table import Settings, variable_name
 from tests.deploy.dockerfile import read_stages
 from tests.deploy.files import DEPLOY, read_documents, read_yaml
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from tests.deploy.files import DEPLOY, read_yaml
 
 FILES = sorted((DEPLOY / "otel-collector").glob("*.yaml"))

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from msgtrace.cli import admin, main
-from msgtrace.settings import Settings, variable_name
+from msgtrace.settings.table import Settings, variable_name
 from tests.deploy.files import DEPLOY
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from msgtrace.cli.options import FIELDS
-from msgtrace.settings import variable_name
+from msgtrace.settings.table import variable_name
 from tests.end_to_end.processes import ROOT, RunningProcess, child_environment
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

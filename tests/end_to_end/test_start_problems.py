@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import migrate_database
 from tests.end_to_end.processes import Ports, free_ports, run_to_end, running
 from tests.postgres_server import execute_each

@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from msgtrace.pipeline.batcher import ABANDONED_GRACE_S
 from msgtrace.serving import STOP_GRACE_S
-from msgtrace.settings import NO_SPILL
+from msgtrace.settings.table import NO_SPILL
 from tests.batches import request, span
 from tests.end_to_end.processes import RunningProcess, can_connect, running, wait_until
 from tests.end_to_end.senders import EXPORT_METHOD, PROTOBUF, TIMEOUT_S, call_grpc, export, post

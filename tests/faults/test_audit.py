@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from msgtrace.otlp.encodings import PROTOBUF, decode_as
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from tests.faults.audit import audit
 from tests.faults.load import Load

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from msgtrace.model.search import TraceFilter
 from msgtrace.model.span import DEFAULT_TENANT
 from msgtrace.model.units import NS_PER_DAY
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Storage
 from tests.batches import make_batch, span, trace_id_of

@@ -28,7 +28,7 @@ from msgtrace.otlp.values import attributes_from_json, attributes_to_json
 from msgtrace.receivers.body import content_coding, inflate
 from msgtrace.receivers.encoding import answer_encoding, encoding_of
 from msgtrace.receivers.other_signals import SIGNALS, discard, discard_json
-from msgtrace.settings import NATIVE_PACKAGE
+from msgtrace.settings.table import NATIVE_PACKAGE
 from tests.conformance.data_cases import CASES
 from tests.conformance.json_encoder import to_json
 from tests.fuzz.batches import REFUSED, TAKEN, check_batch

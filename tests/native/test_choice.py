@@ -16,7 +16,7 @@ import pytest
 from msgtrace.errors import InvalidSetting
 from msgtrace.otlp import encodings
 from msgtrace.otlp.decode import decode_export_request
-from msgtrace.settings import NATIVE_PACKAGE
+from msgtrace.settings.table import NATIVE_PACKAGE
 from tests.batches import request, span
 from tests.conformance.json_encoder import to_json
 from tests.end_to_end.processes import run_to_end, running

@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from msgtrace.otlp.decode import decode_export_request
 from msgtrace.otlp.json import decode_export_json
-from msgtrace.settings import NATIVE_PACKAGE
+from msgtrace.settings.table import NATIVE_PACKAGE
 from tests.batches import request, span
 from tests.conformance.json_encoder import to_json
 from tests.fuzz.batches import DECLINED, NATIVELY, REFUSED

@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from msgtrace.model.terms import MAX_TERMS
 from msgtrace.otlp.decode import decode_export_request
-from msgtrace.settings import NATIVE_PACKAGE
+from msgtrace.settings.table import NATIVE_PACKAGE
 from msgtrace.storage.summary import TRACE_COLUMNS
 from tests.batches import NOON_NS, request, span
 from tests.fuzz.batches import NATIVELY, summaries

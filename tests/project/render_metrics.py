@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from msgtrace.telemetry.metrics import Declaration, declarations
+from msgtrace.telemetry.metric_set import Declaration
+from msgtrace.telemetry.metrics import declarations
 
 PAGE = """\
 # Metrics
 
-Rendered from `msgtrace/telemetry/metrics.py` by `make docs`.
+Rendered from `msgtrace/telemetry` by `make docs`.
 
 `GET /metrics` answers in Prometheus' text format, on the collector's OTLP/HTTP port (4318) and on
 the port of the query service (4321). `msgtrace start` shows all metrics on both. Beside these there

@@ -8,18 +8,13 @@ import sys
 from typing import Any
 
 from msgtrace.model.units import MIB
-from msgtrace.settings import (
-    CONFIG_FILE_VARIABLE,
-    SDK_VARIABLES,
-    Settings,
-    flag_name,
-    variable_name,
-)
+from msgtrace.settings.sources import CONFIG_FILE_VARIABLE, SDK_VARIABLES
+from msgtrace.settings.table import Settings, flag_name, variable_name
 
 PAGE = """\
 # Settings
 
-Rendered from `msgtrace/settings.py` by `make docs`.
+Rendered from `msgtrace/settings/table.py` by `make docs`.
 
 Each setting can be given as a flag, as an environment variable or as a key of a TOML file.
 A flag wins over the environment, the environment over the file, the file over the default.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from msgtrace import connections
-from msgtrace.settings import PREFIX, Settings
+from msgtrace.settings.table import PREFIX, Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
 ROWS = re.findall(r"^\| (.+) \| ([\d,]+)(?: (s|KiB|MiB))? \| `([\w.]+)` \|$", PAGE, re.MULTILINE)

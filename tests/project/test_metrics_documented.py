@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from msgtrace.telemetry.metrics import Declaration, declarations
+from msgtrace.telemetry.metric_set import Declaration
+from msgtrace.telemetry.metrics import declarations
 from tests.project.render_metrics import ALARMS, render
 
 ROOT = Path(__file__).parents[2]

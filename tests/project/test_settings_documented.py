@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from msgtrace.settings import SDK_VARIABLES, Settings, variable_name
+from msgtrace.settings.sources import SDK_VARIABLES
+from msgtrace.settings.table import Settings, variable_name
 from tests.project.render_settings import render
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import pytest
 
 from msgtrace.cli.client import QueryService, QueryServiceError, service_url
 from msgtrace.cli.replies import Deleted, TraceList
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from tests.cli.canned import Asked, CannedServer, canned_server, summary, trace_list
 
 PATH = "/api/v1/traces"

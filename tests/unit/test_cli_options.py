@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from msgtrace.cli.filters import Parameters, filter_options, to_arguments
 from msgtrace.cli.main import main
 from msgtrace.cli.options import SettingsSource, settings_options
-from msgtrace.settings import Settings, explain_settings, flag_name
+from msgtrace.settings.sources import explain_settings
+from msgtrace.settings.table import Settings, flag_name
 
 
 def flags_of(command: click.Command) -> set[str]:

@@ -15,7 +15,7 @@ from msgtrace.errors import DataRefused, StorageUnavailable
 from msgtrace.model.batch import Rejection, SpanBatch
 from msgtrace.pipeline import dead_letters
 from msgtrace.pipeline.dead_letters import DeadLetterKeeper
-from msgtrace.telemetry.metrics import CollectorMetrics
+from msgtrace.telemetry.collector_metrics import CollectorMetrics
 from tests.batches import TRACE_A, make_batch, span, span_id_of
 from tests.letters import MemoryLetters, PickyWriter
 

@@ -11,7 +11,7 @@ from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.pipeline.drain import drain_group
 from msgtrace.storage.spill import Spill
 from msgtrace.storage.spill_table import SpilledRequest
-from msgtrace.telemetry.metrics import SpillMetrics
+from msgtrace.telemetry.collector_metrics import SpillMetrics
 from tests.batches import request, span
 from tests.letters import MemoryLetters, PickyWriter
 

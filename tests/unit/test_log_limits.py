@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.telemetry.logs import REPEATS, RepeatLimit, configure_logging
 
 WINDOW_S = 0.1

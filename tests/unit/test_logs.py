@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from msgtrace.errors import StorageError
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.telemetry.logs import ConsoleFormatter, JsonFormatter, configure_logging
 
 FORMATTERS = [ConsoleFormatter(), JsonFormatter()]

@@ -16,7 +16,7 @@ from msgtrace.errors import StorageError, StorageUnavailable
 from msgtrace.maintenance import watch
 from msgtrace.maintenance.watch import maintained
 from msgtrace.model.maintenance import Purged, SizeVerdict
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from msgtrace.storage.protocol import Maintenance, Purger, Storage
 from msgtrace.telemetry.metrics import MaintenanceMetrics

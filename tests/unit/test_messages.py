@@ -18,7 +18,7 @@ from msgtrace.receivers.memory import ProcessMemory
 from msgtrace.receivers.messages import MessageReader
 from msgtrace.receivers.turns import Turns
 from msgtrace.serving import StopRequest
-from msgtrace.telemetry.metrics import CollectorMetrics
+from msgtrace.telemetry.collector_metrics import CollectorMetrics
 from tests.http2 import Call, Connection, prefix
 from tests.sinks import Nowhere
 

@@ -24,14 +24,9 @@ from msgtrace.receivers.budget import ByteBudget
 from msgtrace.receivers.encoding import PROTOBUF
 from msgtrace.receivers.export import TraceExport
 from msgtrace.receivers.status import refuse
-from msgtrace.telemetry.metrics import (
-    VERSION,
-    CollectorMetrics,
-    QueryMetrics,
-    create_registry,
-    declarations,
-    reason_of,
-)
+from msgtrace.telemetry.collector_metrics import CollectorMetrics
+from msgtrace.telemetry.metric_set import reason_of
+from msgtrace.telemetry.metrics import VERSION, QueryMetrics, create_registry, declarations
 from msgtrace.telemetry.process import ProcessTelemetry
 from tests.batches import make_batch, request, span
 from tests.letters import MemoryLetters

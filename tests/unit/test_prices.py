@@ -10,7 +10,7 @@ import pytest
 from msgtrace.errors import InvalidSetting
 from msgtrace.model.prices import BUILT_IN, NO_PRICES, Price, PriceTable, Tokens
 from msgtrace.otlp.rules import read_rules
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 
 MILLION = Tokens(input=1_000_000)
 

@@ -18,8 +18,8 @@ from msgtrace.model.span import SPAN_COLUMNS
 from msgtrace.otlp.encodings import JSON, PROTOBUF, decode_as
 from msgtrace.otlp.redaction import Action, Redaction, Rule, parse_rule
 from msgtrace.otlp.rules import DecodeRules, read_rules
-from msgtrace.settings import Settings
-from msgtrace.telemetry.metrics import CollectorMetrics
+from msgtrace.settings.table import Settings
+from msgtrace.telemetry.collector_metrics import CollectorMetrics
 from tests.batches import key_values, request, span
 from tests.conformance.json_encoder import to_json
 

@@ -16,7 +16,7 @@ from msgtrace.cli.render import print_settings, print_traces
 from msgtrace.cli.replies import Span, SpanNode, SpanStatus, TraceList, TraceTree
 from msgtrace.cli.text import clean, human_duration, human_size, terminal_json
 from msgtrace.cli.tree import Timeline, print_tree, walk
-from msgtrace.settings import explain_settings
+from msgtrace.settings.sources import explain_settings
 from tests.cli.canned import TRACE_A, node, span, summary, trace_list, tree
 
 EVIL = "\x1b[2J\x1b]0;owned\x07 [red]x[/red] :smile: \r\n\u202e\u009b31m\ud800"

@@ -12,16 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msgtrace.errors import InvalidSetting
-from msgtrace.settings import (
+from msgtrace.settings.passwords import mask_password
+from msgtrace.settings.sources import (
     CONFIG_FILE_VARIABLE,
     SDK_VARIABLES,
-    Settings,
     explain_settings,
-    mask_password,
     read_settings,
     unknown_variables,
-    variable_name,
 )
+from msgtrace.settings.table import Settings, variable_name
 
 
 @pytest.fixture

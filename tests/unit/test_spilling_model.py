@@ -21,7 +21,7 @@ from msgtrace.pipeline.dead_letters import DeadLetterKeeper
 from msgtrace.pipeline.spill import open_spilling_sink
 from msgtrace.storage.protocol import StorageAdmin
 from msgtrace.storage.spill import Spill
-from msgtrace.telemetry.metrics import SpillMetrics
+from msgtrace.telemetry.collector_metrics import SpillMetrics
 from tests.modelled import PIECE_BYTES
 from tests.scratch import folder_in_memory
 from tests.spilled import ENOUGH, in_file, payloads, recounted

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 
 from msgtrace.errors import InvalidSetting
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.tls import ServerTls, open_tls
 from tests.certificates import Authority, CertificateFiles, replace
 

@@ -13,7 +13,7 @@ from msgtrace.model.trace import Trace
 from msgtrace.otlp.decode import decode_export_request
 from msgtrace.query.tree import build_forest
 from msgtrace.query.usage import UsageNode, every_node, fold_wrappers, with_usage
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.factory import open_storage
 from tests.stored import span_id, stored_scope, stored_span
 

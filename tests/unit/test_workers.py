@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from msgtrace.errors import InvalidSetting
-from msgtrace.settings import Settings
-from msgtrace.telemetry.metrics import CollectorMetrics
+from msgtrace.settings.table import Settings
+from msgtrace.telemetry.collector_metrics import CollectorMetrics
 from msgtrace.workers import member as member_module
 from msgtrace.workers import supervisor
 from msgtrace.workers.member import Member, listening

@@ -12,7 +12,7 @@ from msgtrace.errors import DataRefused
 from msgtrace.model.batch import SpanBatch
 from msgtrace.model.search import TraceFilter
 from msgtrace.model.span import Row, TenantId, TraceId
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.dead_letters import SqlDeadLetters
 from msgtrace.storage.filter_maker import FilterMaker
 from msgtrace.storage.postgres.check import ConnectionCheck

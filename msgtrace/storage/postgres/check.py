@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from msgtrace.model.span import Row
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.postgres.connection import PlainConnection, connect
 from msgtrace.storage.postgres.errors import translated_errors
 from msgtrace.storage.postgres.reader import fetch_each

@@ -13,7 +13,8 @@ import asyncpg
 from asyncpg.types import ServerVersion
 
 from msgtrace.errors import DatabaseUnusable
-from msgtrace.settings import Settings, mask_password
+from msgtrace.settings.passwords import mask_password
+from msgtrace.settings.table import Settings
 from msgtrace.storage.postgres.errors import is_retryable
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from msgtrace.model.maintenance import (
 )
 from msgtrace.model.span import TraceId
 from msgtrace.model.units import NS_PER_DAY
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.operations import examine_operations
 from msgtrace.storage.postgres.connection import PlainConnection, connect
 from msgtrace.storage.postgres.errors import translated_errors, translated_write_errors

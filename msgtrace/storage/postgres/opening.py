@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from msgtrace.errors import ConfigError, StorageUnavailable
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 
 from msgtrace.errors import DatabaseUnusable
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.migrate import pending_migrations, require_none_pending
 from msgtrace.storage.postgres.connection import (
     PlainConnection,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgtrace.settings import mask_password
+from msgtrace.settings.passwords import mask_password
 from msgtrace.storage.postgres.partitions import estimated_rows
 from msgtrace.storage.protocol import Maintenance, StorageStatus
 from msgtrace.storage.reader import ReadSql

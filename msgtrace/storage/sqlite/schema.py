@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-from msgtrace.settings import Settings
+from msgtrace.settings.table import Settings
 from msgtrace.storage.migrate import Migration, pending_migrations, require_none_pending
 from msgtrace.storage.sqlite.connection import (
     ConnectionThread,

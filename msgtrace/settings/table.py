@@ -1,4 +1,4 @@
-"""What an operator sets, and the only reader of the environment.
+"""What an operator sets.
 
 `Settings` is the one table: each field names its environment variable (`MSGTRACE_` + the field in
 capitals), its flag (`--` + the field with dashes), its key in the TOML file, its default and its
@@ -8,41 +8,15 @@ meaning. Flags win over the environment, the environment over the file, the file
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import os
-import re
-import tomllib
-import typing
-import urllib.parse
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NoReturn
 
-import msgspec
 import platformdirs
 
 from msgtrace.errors import InvalidSetting
 from msgtrace.model.units import MIB, NS_PER_S, parse_age_ns
 
 PREFIX = "MSGTRACE_"
-CONFIG_FILE_VARIABLE = "MSGTRACE_CONFIG_FILE"
-
-SDK_VARIABLES = frozenset(
-    PREFIX + name
-    for name in (
-        "EXPORTER",
-        "OTLP_ENDPOINT",
-        "SERVICE_NAME",
-        "TELEMETRY_ENABLED",
-        "CAPTURE_PLATFORM",
-        "SAMPLING_RATIO",
-        "MAX_RETRIES",
-    )
-)
-"""Variables of msgtrace-sdk, which shares the prefix: never ours, never warned about."""
-
 OTHER_SIGNALS = ("refuse", "discard")
 NO_SPILL = "off"
 DECODERS = ("auto", "python", "native")
@@ -59,15 +33,8 @@ _PORTS = (0, 65_535)
 """0 takes a free one."""
 _BYTES = (1, 2**40)
 _SECONDS = (0.001, 86_400.0)
-_PASSWORD_FILE_CHARS = 4_096
-"""What is read of a password's file: a wrong name may lead to an endless one."""
-
-_POSTGRES_URLS = ("postgresql://", "postgres://")
 _MAX_NAME_BYTES = 63
 """PostgreSQL cuts longer names."""
-
-_PORT_AND_QUERY = re.compile(r"\d+/[^@?]*\?")
-_PASSWORD_IN_QUERY = re.compile(r"([?&]\w*password=)[^&]*", re.IGNORECASE)
 
 
 def default_database_url() -> str:
@@ -277,21 +244,6 @@ class Settings:
         raise InvalidSetting(variable_name(name), f"{problem}, not {getattr(self, name)!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class SettingRow:
-    """One line of `msgtrace settings`.
-
-    `source` is flag, environment, file or default; no value holds a password.
-    """
-
-    variable: str
-    flag: str
-    value: str
-    default: str
-    source: str
-    help: str
-
-
 def variable_name(name: str) -> str:
     """The environment variable of a field."""
     return PREFIX + name.upper()
@@ -300,171 +252,3 @@ def variable_name(name: str) -> str:
 def flag_name(name: str) -> str:
     """The command-line flag of a field."""
     return "--" + name.replace("_", "-")
-
-
-def read_settings(
-    flags: Mapping[str, Any] | None = None, config_file: Path | None = None
-) -> Settings:
-    """Settings from flags, the environment, the TOML file and the defaults.
-
-    flags: by field, None for one that was not given.
-    config_file: defaults to the file named by MSGTRACE_CONFIG_FILE. Raises InvalidSetting, naming
-    the variable.
-    """
-    values, _ = _collect(flags or {}, config_file)
-    return _build(values)
-
-
-def explain_settings(
-    flags: Mapping[str, Any] | None = None, config_file: Path | None = None
-) -> list[SettingRow]:
-    """Every setting with its value and where it came from."""
-    values, sources = _collect(flags or {}, config_file)
-    settings, defaults = _build(values), Settings()
-    return [
-        SettingRow(
-            variable=variable_name(each.name),
-            flag=flag_name(each.name),
-            value=_show(each.name, getattr(settings, each.name)),
-            default=_show(each.name, getattr(defaults, each.name)),
-            source=sources.get(each.name, "default"),
-            help=each.metadata["help"],
-        )
-        for each in dataclasses.fields(Settings)
-    ]
-
-
-def unknown_variables() -> dict[str, str | None]:
-    """MSGTRACE_* variables in the environment that nothing reads, each with the likely one."""
-    known = {each.name.upper(): variable_name(each.name) for each in dataclasses.fields(Settings)}
-    known[CONFIG_FILE_VARIABLE.removeprefix(PREFIX)] = CONFIG_FILE_VARIABLE
-    strangers = [
-        name
-        for name in os.environ
-        if name.startswith(PREFIX)
-        and name not in known.values()
-        and name not in SDK_VARIABLES
-        and not name.startswith(PREFIX + "TEST_")
-    ]
-    # Without the prefix, which makes all of them look alike.
-    likely = {
-        name: difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1)
-        for name in sorted(strangers)
-    }
-    return {name: known[found[0]] if found else None for name, found in likely.items()}
-
-
-def mask_password(url: str) -> str:
-    """The URL with every password in it replaced by ***."""
-    scheme = url[: url.find("://") + 3] if "://" in url else ""
-    place = url.removeprefix(scheme)
-    credentials, at, host = place.rpartition("@")
-    user, colon, password = credentials.partition(":")
-    # Up to the last "@", as a password that nobody percent-encoded may hold any character.
-    if colon and not _PORT_AND_QUERY.match(password):
-        place = f"{user}:***{at}{host}"
-    return scheme + _PASSWORD_IN_QUERY.sub(r"\1***", place)
-
-
-def _collect(
-    flags: Mapping[str, Any], config_file: Path | None
-) -> tuple[dict[str, Any], dict[str, str]]:
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    from_file = _read_file(config_file)
-    kinds = typing.get_type_hints(Settings)
-    for each in dataclasses.fields(Settings):
-        variable = variable_name(each.name)
-        for source, given in (
-            ("flag", flags.get(each.name)),
-            ("environment", os.environ.get(variable)),
-            ("file", from_file.get(each.name)),
-        ):
-            if given is not None and given != "":
-                values[each.name] = _convert(variable, kinds[each.name], given)
-                sources[each.name] = source
-                break
-    return values, sources
-
-
-def _build(values: dict[str, Any]) -> Settings:
-    settings = Settings(**values)
-    if not settings.database_password_file:
-        return settings
-    url = _with_password(settings.database_url, Path(settings.database_password_file))
-    return dataclasses.replace(settings, database_url=url)
-
-
-def _with_password(url: str, path: Path) -> str:
-    """The URL with the password that the file holds."""
-    variable = variable_name("database_password_file")
-    if not url.startswith(_POSTGRES_URLS):
-        raise InvalidSetting(variable, "is for PostgreSQL: MSGTRACE_DATABASE_URL names another")
-    if mask_password(url) != url:
-        raise InvalidSetting(
-            variable, "is set, and MSGTRACE_DATABASE_URL holds a password too: leave one out"
-        )
-    try:
-        with path.open(encoding="utf-8") as file:
-            password = file.read(_PASSWORD_FILE_CHARS).rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InvalidSetting(variable, f"cannot read {path}: {reason}") from error
-    if not password or "\n" in password:
-        raise InvalidSetting(variable, f"{path} must hold one line, the password")
-    quoted, place = urllib.parse.quote(password, safe=""), urllib.parse.urlsplit(url).netloc
-    user, at, hosts = place.rpartition("@")
-    if at:
-        # As if the URL had named it: the masked URL, by which a spill is known, is the same.
-        return url.replace(f"//{place}", f"//{user}:{quoted}@{hosts}", 1)
-    return f"{url}{'&' if '?' in url else '?'}password={quoted}"
-
-
-def _read_file(config_file: Path | None) -> dict[str, Any]:
-    named = os.environ.get(CONFIG_FILE_VARIABLE)
-    path = config_file or (Path(named) if named else None)
-    if path is None:
-        return {}
-    try:
-        content = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InvalidSetting(
-            CONFIG_FILE_VARIABLE, f"cannot read {path}: {error.strerror}"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSetting(CONFIG_FILE_VARIABLE, f"{path} is not TOML: {error}") from error
-    unknown = content.keys() - {each.name for each in dataclasses.fields(Settings)}
-    if unknown:
-        raise InvalidSetting(
-            CONFIG_FILE_VARIABLE, f"{path} has unknown settings: {', '.join(sorted(unknown))}"
-        )
-    return content
-
-
-def _convert(variable: str, kind: Any, given: Any) -> Any:
-    if isinstance(given, str):
-        is_list = kind == tuple[str, ...]
-        given = list(filter(None, map(str.strip, given.split(",")))) if is_list else given.strip()
-    try:
-        return msgspec.convert(given, kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidSetting(variable, f"must be {_WANTED[kind]}, not {given!r}") from error
-
-
-_WANTED: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    tuple[str, ...]: "a list of texts",
-}
-
-
-def _show(name: str, value: Any) -> str:
-    if name == "database_url":
-        return mask_password(value)
-    if name == "decoder" and value == "auto":
-        return f"auto ({'python' if find_spec(NATIVE_PACKAGE) is None else 'native'})"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -57,7 +57,8 @@ def use_decoder(wanted: str) -> str:
     """Choose what decodes requests in this process; return which it is: python or native.
 
     wanted: `auto`, `python` or `native`. Both make the same batches, and where the native one
-    panics Python's takes its place. Raises InvalidSetting if `native` cannot be had.
+    panics Python's takes its place. Raises InvalidSetting if `native` cannot be had; `auto` goes on
+    without, and warns where it is there, but of another release.
     """
     _DECODERS.update(_PYTHON)
     if wanted == "python":
@@ -66,6 +67,8 @@ def use_decoder(wanted: str) -> str:
         native = importlib.import_module("msgtrace.otlp.native")
     except ImportError as error:
         if wanted == "auto":
+            if not isinstance(error, ModuleNotFoundError):
+                logger.warning("native_decoder_unfit", extra={"detail": str(error)})
             return "python"
         problem = f"is native, which cannot be loaded ({error}): install msgtrace[native]"
         raise InvalidSetting("MSGTRACE_DECODER", problem) from error

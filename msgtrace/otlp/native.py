@@ -38,6 +38,14 @@ from msgtrace.otlp.json import decode_export_json
 from msgtrace.otlp.rows import ROW_BYTES
 from msgtrace.otlp.values import plain_map
 
+INTERFACE = 2
+"""What the package's functions take and give; as in native/src/lib.rs. Raise both together."""
+
+if getattr(msgtrace_native, "INTERFACE", None) != INTERFACE:
+    raise ImportError(
+        f"msgtrace-native {msgtrace_native.__version__} belongs to another release of msgtrace"
+    )
+
 _KEYS = msgtrace_native.Keys(sorted(STATING_KEYS))
 
 _REJECTIONS = (

@@ -227,10 +227,15 @@ impl PySummaries {
     }
 }
 
+/// What the functions here take and give. msgtrace uses no other than its own, which stands in
+/// msgtrace/otlp/native.py: raise both whenever either side changes.
+const INTERFACE: u32 = 2;
+
 /// The module.
 #[pymodule]
 fn msgtrace_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("INTERFACE", INTERFACE)?;
     module.add_class::<PyKeys>()?;
     module.add_class::<Rows>()?;
     module.add_class::<PySummaries>()?;

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,32 @@ def test_auto_goes_on_without_it() -> None:
 @pytest.mark.usefixtures("without_native")
 def test_asking_for_it_where_it_is_not_installed_says_what_to_install() -> None:
     with pytest.raises(InvalidSetting, match=r"MSGTRACE_DECODER.*install msgtrace\[native\]"):
+        encodings.use_decoder("native")
+
+
+@pytest.fixture
+def of_another_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an upgrade of msgtrace alone."""
+    other = types.ModuleType(NATIVE_PACKAGE)
+    other.__version__ = "0.0.9"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, NATIVE_PACKAGE, other)
+    monkeypatch.delitem(sys.modules, "msgtrace.otlp.native", raising=False)
+
+
+@pytest.mark.usefixtures("of_another_release")
+def test_auto_goes_on_without_one_of_another_release_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert encodings.use_decoder("auto") == "python"
+
+    (record,) = caplog.records
+    assert record.message == "native_decoder_unfit"
+    assert "msgtrace-native 0.0.9 belongs to another release" in record.detail  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("of_another_release")
+def test_asking_for_one_of_another_release_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match=r"0\.0\.9 belongs to another release"):
         encodings.use_decoder("native")
 
 

@@ -328,6 +328,26 @@ def test_the_doctor_finds_a_user_without_the_rights(storage_url: str) -> None:
     assert "may not read and write spans" in found["permissions"][1]
 
 
+@on_postgres
+def test_the_doctor_finds_a_user_without_temporary_tables(storage_url: str) -> None:
+    database = storage_url.partition("?")[0].rpartition("/")[2]
+    role = f"{database}_writer"
+    execute(
+        storage_url,
+        f"CREATE ROLE {role} LOGIN PASSWORD 'x'",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+        f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC",
+    )
+    try:
+        url = storage_url.replace("postgres:@", f"{role}:x@", 1)
+        code, found = findings("--database-url", url)
+    finally:
+        execute(storage_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+    assert code == 1
+    assert "may not make temporary tables" in found["permissions"][1]
+
+
 def test_the_doctor_finds_a_database_that_is_away(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
 

@@ -165,6 +165,18 @@ async def test_a_right_that_was_revoked_is_waited_for(
 
 
 @pytest.mark.postgres
+async def test_the_right_to_temporary_tables_is_waited_for(
+    as_role: Storage, postgres_url: str
+) -> None:
+    database = urlsplit(postgres_url).path.removeprefix("/")
+    await run(postgres_url, f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")
+    assert "42501" in await require_unavailable(as_role)
+    await run(postgres_url, f"GRANT TEMPORARY ON DATABASE {database} TO PUBLIC")
+
+    assert await as_role.write_spans([GOOD]) == 2
+
+
+@pytest.mark.postgres
 async def test_a_user_that_may_not_log_in_is_waited_for(
     as_role: Storage, role: str, postgres_url: str
 ) -> None:

@@ -43,6 +43,7 @@ SELECT
     has_schema_privilege(
         (SELECT relnamespace FROM pg_class WHERE oid = 'spans'::regclass), 'CREATE'
     ) AS creates,
+    has_database_privilege(current_database(), 'TEMPORARY') AS makes_temporary,
     ARRAY(
         SELECT name FROM unnest(
             ARRAY['spans', 'traces', 'operations', 'resources', 'scopes', 'dead_letters',
@@ -133,6 +134,12 @@ async def _rights(connection: PlainConnection) -> Finding:
             "permissions",
             f"the database user may not read and write {', '.join(row['closed'])}",
             "GRANT SELECT, INSERT, UPDATE, DELETE on them, or connect as their owner",
+        )
+    if not row["makes_temporary"]:
+        return problem(
+            "permissions",
+            "the database user may not make temporary tables, through which all writes go",
+            "GRANT TEMPORARY ON DATABASE to it",
         )
     if not (row["owns"] and row["creates"]):
         what = "create tables" if row["owns"] else "add and drop partitions of spans"

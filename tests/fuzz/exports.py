@@ -131,11 +131,16 @@ def made_requests(count: int, seed: int) -> list[ExportTraceServiceRequest]:
 
 
 def normalize(pairs: Sequence[KeyValue]) -> None:
-    """Take away what is not kept: the bits of a NaN, an index beside a key, an absent value."""
+    """Take away what is not kept.
+
+    The bits of a NaN, an index beside a key, an absent value, and fields that OTLP does not know.
+    """
     for pair in pairs:
         pair.value.SetInParent()
         if pair.key:
             pair.key_strindex = 0
+        # At every level, as protobuf goes no deeper than 64 at once.
+        pair.DiscardUnknownFields()
         _normalize_value(pair.value)
 
 
@@ -145,6 +150,7 @@ def _normalize_value(value: AnyValue) -> None:
             value.double_value = math.nan
         case "array_value":
             for each in value.array_value.values:
+                each.DiscardUnknownFields()
                 _normalize_value(each)
         case "kvlist_value":
             normalize(value.kvlist_value.values)

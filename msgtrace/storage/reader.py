@@ -387,10 +387,11 @@ def _count_statement(tenant_id: TenantId, plan: Count) -> Statement:
         sql = f"SELECT count(*), count(*) FROM (SELECT 1 FROM traces t WHERE {where} LIMIT ?) AS c"  # noqa: S608 - constant conditions
         return sql, [tenant_id, *values, plan.candidates]
     checked, checked_values = all_of(plan.checked)
+    # Within the FILTER: as a column's value SQLite would work out both sides of each AND and OR,
+    # and look for spans where a trace's terms have answered already.
     sql = (
-        "SELECT count(*) FILTER (WHERE c.matches), count(*) FROM ("  # noqa: S608 - constant conditions
-        f"SELECT {checked} AS matches FROM (SELECT * FROM traces t WHERE {where} LIMIT ?) AS t"
-        ") AS c"
+        f"SELECT count(*) FILTER (WHERE {checked}), count(*)"  # noqa: S608 - constant conditions
+        f" FROM (SELECT * FROM traces t WHERE {where} LIMIT ?) AS t"
     )
     return sql, [*checked_values, tenant_id, *values, plan.candidates]
 

@@ -24,7 +24,7 @@ def test_figures_are_printed_beside_their_goals(
     printed = capsys.readouterr().out
     assert re.search(rf"{database} grpc +\| +[\d,]+ \| +\d+% \|", printed)
     [decoder] = re.findall(r"decoder: (\w+)", printed)
-    least = f"{ingest.LEAST_SHARE[decoder]:.0%}"
+    least = f"{ingest.LEAST_SHARE[decoder][database]:.0%}"
     assert re.search(rf"{database} grpc, of the ceiling +\d+% +≥ {least} +(met|NOT MET)", printed)
     [size] = re.findall(rf"{database} grpc, bytes a span +(\d+) +≤", printed)
     assert 200 < int(size) < 2_000

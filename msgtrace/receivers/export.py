@@ -58,7 +58,6 @@ class TraceExport:
         self.budget = budget
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._memory = ProcessMemory()
-        self._last_look: asyncio.TimerHandle | None = None
 
     async def export(
         self, body: bytes, encoding: Encoding, coding: str = IDENTITY, *, wire: str
@@ -119,15 +118,8 @@ class TraceExport:
                     stored.add_rejections(batch)
             finally:
                 self._memory.give_back()
-                self._give_back_later()
+                self._memory.give_back_later((LAST_LOOK_S,))
         return stored
-
-    def _give_back_later(self) -> None:
-        """Once more: other tasks and threads let go of a request a moment after its answer."""
-        if self._last_look is not None:
-            self._last_look.cancel()
-        loop = asyncio.get_running_loop()
-        self._last_look = loop.call_later(LAST_LOOK_S, self._memory.give_back)
 
     async def _submit(self, batch: SpanBatch, wire: str) -> None:
         self.metrics.count_decoded(wire, batch)

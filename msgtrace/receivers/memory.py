@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class ProcessMemory:
@@ -15,6 +16,7 @@ class ProcessMemory:
         self._statm = _open_statm()
         self._page_bytes = os.sysconf("SC_PAGE_SIZE") if self._statm is not None else 0
         self._trim = _malloc_trim()
+        self._later: list[asyncio.TimerHandle] = []
 
     def private_bytes(self) -> int:
         """So many bytes; 0 where the system does not tell. Takes some microseconds."""
@@ -26,6 +28,16 @@ class ProcessMemory:
     def give_back(self) -> None:
         """Hand freed memory to the system, which glibc keeps for later. Takes milliseconds."""
         self._trim(0)
+
+    def give_back_later(self, delays_s: Sequence[float]) -> None:
+        """Give back after each of these times, in place of what was to come of an earlier call.
+
+        Other tasks and threads let go of what a request held a moment after its answer.
+        """
+        for timer in self._later:
+            timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._later = [loop.call_later(delay_s, self.give_back) for delay_s in delays_s]
 
     def __del__(self) -> None:
         if self._statm is not None:

@@ -91,7 +91,6 @@ class MessageReader:
         self._calm_bytes = 0
         self._ending: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._last_looks: list[asyncio.TimerHandle] = []
         self._trouble_until_s = 0.0
         self._did_wait = False
 
@@ -202,11 +201,8 @@ class MessageReader:
 
     def _look_later(self) -> None:
         """Give memory back when gRPC has freed what was ended, or what has left."""
-        for look in self._last_looks:
-            look.cancel()
-        loop = asyncio.get_running_loop()
-        self._trouble_until_s = loop.time() + LAST_LOOKS_S[-1]
-        self._last_looks = [loop.call_later(s, self._memory.give_back) for s in LAST_LOOKS_S]
+        self._trouble_until_s = asyncio.get_running_loop().time() + LAST_LOOKS_S[-1]
+        self._memory.give_back_later(LAST_LOOKS_S)
 
 
 async def _read_on(context: Context, unfinished: _Unfinished) -> bytes | None:

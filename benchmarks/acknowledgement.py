@@ -13,8 +13,10 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from benchmarks.databases import new_database
 from benchmarks.export_requests import SPANS_PER_REQUEST
-from benchmarks.ingest import Figures, new_database, run_load
+from benchmarks.figures import Figures
+from benchmarks.load import run_load
 from benchmarks.processes import running_collector, wait_for_port
 from tests.postgres_server import postgres_server
 

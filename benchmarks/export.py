@@ -25,9 +25,11 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.databases import new_database
 from benchmarks.export_requests import SPANS_PER_REQUEST
-from benchmarks.ingest import Figures, new_database, run_load, sampled_memory
-from benchmarks.processes import cpu_s, free_port, running_collector, wait_for_port
+from benchmarks.figures import Figures
+from benchmarks.load import run_load
+from benchmarks.processes import cpu_s, free_port, running_collector, sampled_memory, wait_for_port
 from msgtrace.model.units import MIB
 from tests.postgres_server import postgres_server
 

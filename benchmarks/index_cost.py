@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from benchmarks.ingest import new_database
+from benchmarks.databases import new_database
 from benchmarks.processes import cpu_s, postgres_processes
 from benchmarks.query_data import TraceMaker
 from msgtrace.model.batch import SpanBatch

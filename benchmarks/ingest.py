@@ -20,33 +20,29 @@ import argparse
 import asyncio
 import contextlib
 import itertools
-import json
 import os
-import sqlite3
-import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
-import psutil
-
 from benchmarks.ceiling import postgres_ceiling, sqlite_ceiling
+from benchmarks.databases import database_bytes, new_database, new_url
 from benchmarks.export_requests import SPANS_PER_REQUEST, make_requests
+from benchmarks.figures import Figures
 from benchmarks.goals import Goal, print_goals
-from benchmarks.load import TRACES_PATH, send_one
-from benchmarks.processes import cpu_s, postgres_processes, running_collector, wait_for_port
+from benchmarks.load import run_load, send_one
+from benchmarks.processes import (
+    cpu_s,
+    postgres_processes,
+    running_collector,
+    sampled_memory,
+    wait_for_port,
+)
 from msgtrace.model.units import MIB
 from msgtrace.otlp.encodings import use_decoder
-from msgtrace.settings.table import Settings
-from msgtrace.storage.factory import migrate_database
-from tests.postgres_server import postgres_server, with_database
+from tests.postgres_server import postgres_server
 
 WIRES = ("grpc", "http", "json")
 """gRPC, and HTTP with protobuf and with JSON."""
@@ -58,11 +54,6 @@ LEAST_SHARE = {
 """Of the ceiling, over gRPC, by what decodes."""
 
 TENTHS = 10
-
-_TABLE_BYTES = """
-SELECT sum(pg_total_relation_size(oid)) FROM pg_class
-WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
-"""
 
 MOST_BYTES = {"sqlite": 380, "postgres": 450}
 """A span."""
@@ -81,41 +72,7 @@ class Plan:
 
     def new_url(self, database: str, name: str) -> str:
         """The URL of an empty database."""
-        if database == "sqlite":
-            return f"sqlite:///{self.folder / name}.db"
-        return new_database(self.postgres_url, f"bench_{name}")
-
-
-class Figures:
-    """Samples by row and column, printed as medians."""
-
-    def __init__(self) -> None:
-        self._samples: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-
-    def add(self, row: str, **columns: float) -> None:
-        """Add one sample to each column of a row."""
-        for column, value in columns.items():
-            self._samples[row][column].append(value)
-
-    def has(self, row: str, column: str) -> bool:
-        """Whether there is a sample."""
-        return column in self._samples[row]
-
-    def median(self, row: str, column: str) -> float:
-        """The median of a row's column."""
-        return statistics.median(self._samples[row][column])
-
-    def print(self, columns: dict[str, str]) -> None:
-        """All rows; `columns` maps a column to its format."""
-        print(" | ".join(["case".ljust(34), *(name.rjust(12) for name in columns)]))
-        for row in self._samples:
-            cells = [
-                format(self.median(row, name), spec).rjust(12)
-                if name in self._samples[row]
-                else " " * 12
-                for name, spec in columns.items()
-            ]
-            print(" | ".join([row.ljust(34), *cells]))
+        return new_url(database, name, folder=self.folder, admin_url=self.postgres_url)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -271,97 +228,9 @@ def measure_flatness(plan: Plan, spans: int) -> None:
         )
 
 
-def database_bytes(url: str) -> int:
-    """What the database takes on disk; PostgreSQL's without its catalogue."""
-    if url.startswith("sqlite"):
-        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-            pages, page_bytes = connection.execute(
-                "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size"
-            ).fetchone()
-            return int(pages * page_bytes)
-
-    async def ask() -> int:
-        connection = await asyncpg.connect(url)
-        try:
-            return int(await connection.fetchval(_TABLE_BYTES))
-        finally:
-            await connection.close()
-
-    return asyncio.run(ask())
-
-
-def run_load(
-    wire: str,
-    port: int,
-    requests: int,
-    seed: int,
-    *,
-    rate: float = 0.0,
-    connections: int = 16,
-    path: str = TRACES_PATH,
-) -> dict[str, float]:
-    """What `benchmarks.load` measures, in a process of its own."""
-    arguments = [wire, str(port), "--requests", str(requests), "--seed", str(seed), "--path", path]
-    arguments += ["--rate", str(rate), "--connections", str(connections)]
-    command = [sys.executable, "-m", "benchmarks.load", *arguments]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        result: dict[str, float] = json.loads(child.communicate("go\n")[0])
-    return result
-
-
-class sampled_memory:  # noqa: N801 - reads as a block
-    """Samples the resident bytes of a process and its children while the block runs.
-
-    Ten times a second; what they share counts for each.
-    """
-
-    def __init__(self, process: psutil.Process) -> None:
-        self._process = process
-        self._ended = threading.Event()
-        self._bytes: list[int] = []
-        self._thread = threading.Thread(target=self._sample)
-
-    def __enter__(self) -> list[int]:
-        self._thread.start()
-        return self._bytes
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        self._bytes.append(self._resident_bytes())
-        while not self._ended.wait(0.1):
-            self._bytes.append(self._resident_bytes())
-
-    def _resident_bytes(self) -> int:
-        processes = [self._process, *self._process.children(recursive=True)]
-        return sum(process.memory_info().rss for process in processes)
-
-
 def _postgres_ceiling(plan: Plan, table: str, name: str, seed: int) -> float:
     url = new_database(plan.postgres_url, f"bench_{name}")
     return asyncio.run(postgres_ceiling(url, table, plan.requests, seed))
-
-
-def new_database(admin_url: str, name: str) -> str:
-    """The URL of a migrated, empty database of that name."""
-
-    async def create() -> None:
-        connection = await asyncpg.connect(admin_url)
-        await connection.execute(f"DROP DATABASE IF EXISTS {name}")
-        await connection.execute(f"CREATE DATABASE {name}")
-        await connection.execute("CHECKPOINT")
-        await connection.close()
-
-    asyncio.run(create())
-    url = with_database(admin_url, name)
-    asyncio.run(migrate_database(Settings(database_url=url)))
-    return url
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import http.client
 import itertools
 import json
 import queue
+import subprocess
 import sys
 import threading
 import time
@@ -103,6 +104,29 @@ def _offer(
         "p99_ms": took_s[len(took_s) * 99 // 100] * 1e3,
     }
     return result, samples
+
+
+def run_load(
+    wire: str,
+    port: int,
+    requests: int,
+    seed: int,
+    *,
+    rate: float = 0.0,
+    connections: int = 16,
+    path: str = TRACES_PATH,
+) -> dict[str, float]:
+    """What this program measures, in a process of its own."""
+    arguments = [wire, str(port), "--requests", str(requests), "--seed", str(seed), "--path", path]
+    arguments += ["--rate", str(rate), "--connections", str(connections)]
+    command = [sys.executable, "-m", "benchmarks.load", *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        result: dict[str, float] = json.loads(child.communicate("go\n")[0])
+    return result
 
 
 def grpc_sender(port: int, _path: str = TRACES_PATH) -> Send:

@@ -12,7 +12,6 @@ until it rests, as it may go on after its last answer; ours includes the databas
 from __future__ import annotations
 
 import argparse
-import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,8 +20,10 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.ingest import WIRES, Figures, new_database, run_load
-from benchmarks.load import TRACES_PATH
+from benchmarks.databases import new_url
+from benchmarks.figures import Figures
+from benchmarks.ingest import WIRES
+from benchmarks.load import TRACES_PATH, run_load
 from benchmarks.processes import cpu_s, postgres_processes, running_collector, wait_for_port
 from tests.postgres_server import postgres_server
 
@@ -67,11 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             theirs = replace(load, path=options.path)
             _measure(options.name, options.port, [process] if process else [], theirs, figures)
             for database in ("sqlite", "postgres"):
-                url = (
-                    f"sqlite:///{Path(folder) / f'{number}.db'}"
-                    if database == "sqlite"
-                    else new_database(admin_url, f"peer_{number}")
-                )
+                name = f"peer_{number}"
+                url = new_url(database, name, folder=Path(folder), admin_url=admin_url)
                 _measure_ours(f"msgtrace, {database}", url, load, figures)
     figures.print(
         {"spans/s": ",.0f", "CPU µs": ".1f", "p50 ms": ".0f", "p99 ms": ".0f", "refused": ".0f"}
@@ -92,7 +90,7 @@ def _measure(
     load: Load,
     figures: Figures,
 ) -> None:
-    before_s = sum(map(_living_cpu_s, processes))
+    before_s = sum(map(cpu_s, processes))
     result = run_load(load.wire, port, load.requests, load.seed, path=load.path)
     _wait_for_rest(processes)
     spans = result["spans"]
@@ -106,7 +104,7 @@ def _measure(
         },
     )
     if processes and spans:
-        took_s = sum(map(_living_cpu_s, processes)) - before_s
+        took_s = sum(map(cpu_s, processes)) - before_s
         figures.add(row, **{"CPU µs": took_s / spans * 1e6})
 
 
@@ -114,16 +112,9 @@ def _wait_for_rest(processes: Sequence[psutil.Process]) -> None:
     ends_at = time.monotonic() + MOST_REST_S
     took_s = float("inf")
     while took_s > REST_SHARE * REST_S and time.monotonic() < ends_at:
-        before_s = sum(map(_living_cpu_s, processes))
+        before_s = sum(map(cpu_s, processes))
         time.sleep(REST_S)
-        took_s = sum(map(_living_cpu_s, processes)) - before_s
-
-
-def _living_cpu_s(process: psutil.Process) -> float:
-    """Nothing of one that has ended: a server's backends come and go."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return cpu_s(process)
-    return 0.0
+        took_s = sum(map(cpu_s, processes)) - before_s
 
 
 if __name__ == "__main__":

@@ -33,14 +33,16 @@ import asyncpg
 import msgspec
 import psutil
 
+from benchmarks.databases import new_database
 from benchmarks.export_requests import SPANS_PER_REQUEST
 from benchmarks.goals import Goal, print_goals
-from benchmarks.ingest import new_database, run_load, sampled_memory
+from benchmarks.load import run_load
 from benchmarks.processes import (
     cpu_s,
     postgres_processes,
     running_collector,
     running_query_service,
+    sampled_memory,
     wait_for_port,
 )
 from benchmarks.query_data import NEVER, Sample, build, write_large_trace

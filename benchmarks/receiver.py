@@ -24,9 +24,8 @@ from pathlib import Path
 import grpc
 
 from benchmarks.attacks import ATTACKS, PROTOBUF_HEADERS
-from benchmarks.ingest import sampled_memory
 from benchmarks.load import EXPORT
-from benchmarks.processes import running_collector, wait_for_port
+from benchmarks.processes import running_collector, sampled_memory, wait_for_port
 
 CONNECTIONS = (1, 16, 256)
 PAUSE_S = 0.02

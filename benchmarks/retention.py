@@ -27,8 +27,9 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.databases import new_database
 from benchmarks.export_requests import SPANS_PER_REQUEST, make_requests
-from benchmarks.ingest import Figures, new_database
+from benchmarks.figures import Figures
 from benchmarks.processes import running_collector, wait_for_port
 from msgtrace.model.batch import SpanBatch, operations_of, summarize
 from msgtrace.model.units import NS_PER_DAY

@@ -26,8 +26,8 @@ import asyncpg
 import psutil
 
 from benchmarks.ceiling import FLUSH_REQUESTS
+from benchmarks.databases import new_database
 from benchmarks.export_requests import SPANS_PER_REQUEST, Renewed
-from benchmarks.ingest import new_database
 from benchmarks.table_designs import POSTGRES, SQLITE, Design
 from msgtrace.model.span import SPAN_COLUMNS, Row
 from msgtrace.otlp.decode import decode_export_request

@@ -6,7 +6,8 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -310,19 +311,29 @@ def test_the_doctor_finds_partitions_that_are_missing_or_lack_an_index(storage_u
     assert "partitions without an index" in findings()[1]["indexes"][1]
 
 
-@on_postgres
-def test_the_doctor_finds_a_user_without_the_rights(storage_url: str) -> None:
-    role = storage_url.partition("?")[0].rpartition("/")[2] + "_reader"
+@contextmanager
+def user_with(storage_url: str, rights: str) -> Iterator[str]:
+    """The database's URL for a user who may do so much with all tables."""
+    role = f"{database_of(storage_url)}_user"
     execute(
         storage_url,
         f"CREATE ROLE {role} LOGIN PASSWORD 'x'",
-        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+        f"GRANT {rights} ON ALL TABLES IN SCHEMA public TO {role}",
     )
     try:
-        url = storage_url.replace("postgres:@", f"{role}:x@", 1)
-        code, found = findings("--database-url", url)
+        yield storage_url.replace("postgres:@", f"{role}:x@", 1)
     finally:
         execute(storage_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+def database_of(storage_url: str) -> str:
+    return storage_url.partition("?")[0].rpartition("/")[2]
+
+
+@on_postgres
+def test_the_doctor_finds_a_user_without_the_rights(storage_url: str) -> None:
+    with user_with(storage_url, "SELECT") as url:
+        code, found = findings("--database-url", url)
 
     assert code == 1
     assert "may not read and write spans" in found["permissions"][1]
@@ -330,19 +341,10 @@ def test_the_doctor_finds_a_user_without_the_rights(storage_url: str) -> None:
 
 @on_postgres
 def test_the_doctor_finds_a_user_without_temporary_tables(storage_url: str) -> None:
-    database = storage_url.partition("?")[0].rpartition("/")[2]
-    role = f"{database}_writer"
-    execute(
-        storage_url,
-        f"CREATE ROLE {role} LOGIN PASSWORD 'x'",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
-        f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC",
-    )
-    try:
-        url = storage_url.replace("postgres:@", f"{role}:x@", 1)
+    database = database_of(storage_url)
+    execute(storage_url, f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")
+    with user_with(storage_url, "SELECT, INSERT, UPDATE, DELETE") as url:
         code, found = findings("--database-url", url)
-    finally:
-        execute(storage_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
     assert code == 1
     assert "may not make temporary tables" in found["permissions"][1]

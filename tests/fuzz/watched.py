@@ -139,8 +139,7 @@ def try_out(target: Target, body: bytes) -> str:
         return target.try_out(body)
     except KeyboardInterrupt:
         raise
-    # Every one of them, and a panic of the native decoder is no Exception.
-    except BaseException:  # noqa: BLE001
+    except BaseException:  # noqa: BLE001 - every one; a panic of the native decoder is no Exception
         lines = traceback.format_exc().strip().splitlines()
         return FAULT + "\n".join(lines[-3:])
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,12 +25,6 @@ from tests.native.cargo import has_packages
 
 IS_INSTALLED = importlib.util.find_spec(NATIVE_PACKAGE) is not None
 FOUND = "native" if IS_INSTALLED else "python"
-
-
-@pytest.fixture(autouse=True)
-def python_afterwards() -> Iterator[None]:
-    yield
-    encodings.use_decoder("python")
 
 
 @pytest.fixture
@@ -74,7 +67,7 @@ def test_asking_for_it_where_it_is_not_installed_says_what_to_install() -> None:
 def of_another_release(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after an upgrade of msgtrace alone."""
     other = types.ModuleType(NATIVE_PACKAGE)
-    other.__version__ = "0.0.9"  # type: ignore[attr-defined]
+    monkeypatch.setattr(other, "__version__", "0.0.9", raising=False)
     monkeypatch.setitem(sys.modules, NATIVE_PACKAGE, other)
     monkeypatch.delitem(sys.modules, "msgtrace.otlp.native", raising=False)
 
@@ -87,7 +80,7 @@ def test_auto_goes_on_without_one_of_another_release_and_says_so(
 
     (record,) = caplog.records
     assert record.message == "native_decoder_unfit"
-    assert "msgtrace-native 0.0.9 belongs to another release" in record.detail  # type: ignore[attr-defined]
+    assert "msgtrace-native 0.0.9 belongs to another release" in vars(record)["detail"]
 
 
 @pytest.mark.usefixtures("of_another_release")
